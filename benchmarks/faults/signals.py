@@ -92,21 +92,21 @@ STAGES = {
 
 @dataclass
 class Process:
-    """A command in a folder, while it runs: in a copy of ``warm`` if given, else in a new process."""
+    """A command in a folder, while it runs: in a copy of ``warm`` if given, else in a new one."""
 
     command: str
     folder: Path
     threads: int
     warm: Warm | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    modules: Path | None = None
 
     def __post_init__(self) -> None:
-        own = {"MODULES": "", **self.environment, "STEPS": str(self.folder / "steps") if self.command == "train" else ""}
+        own = {"STEPS": str(self.folder / "steps") if self.command == "train" else ""}
         said, words = self.folder / "said", COMMANDS[self.command]
         said.write_bytes(b"")
         self._process: Command | subprocess.Popen[bytes]
         if self.warm is not None:
-            self._process = self.warm.start(words, self.folder, said, own)
+            self._process = self.warm.start(words, self.folder, said, own, self.modules)
             return
         own |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONDONTWRITEBYTECODE": ""}
         with said.open("ab") as file:
@@ -189,14 +189,12 @@ class Kit:
         shutil.copytree(clean, folder)
         warm = Warm(threads, COUNTING)
         for command in COMMANDS:
-            self._run(command, folder, warm, {"MODULES": str(modules)})
+            self._run(command, folder, warm, modules)
         warm.load(modules)
         return warm
 
-    def _run(
-        self, command: str, folder: Path, warm: Warm, environment: Mapping[str, str] | None = None
-    ) -> None:
-        process, seen = Process(command, folder, warm.threads, warm, environment or {}), {}
+    def _run(self, command: str, folder: Path, warm: Warm, modules: Path | None = None) -> None:
+        process, seen = Process(command, folder, warm.threads, warm, modules), {}
         for stage, (own, name) in STAGES.items():
             if own == command:
                 process.wait_for(name) if name else None

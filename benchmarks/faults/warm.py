@@ -1,9 +1,9 @@
 """Processes that have loaded the program already, so that a round of a hundred of them is short.
 
 ``Warm`` is a process that has imported every module that the commands of its first copy used.
-Each command runs in a copy of it (``fork``), with its own group of processes, its own folder and its
-output in a file, and ends as a process does: with an exit code, or by a signal. What happens while
-Python itself starts needs a process of its own, which is no business of this module.
+Each command runs in a copy of it (``fork``), with its own group of processes, its own folder and
+its output in a file, and ends as a process does: with an exit code, or by a signal. What happens
+while Python itself starts cannot be seen here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +94,19 @@ class Warm:
         words: Sequence[str],
         folder: Path,
         said: Path,
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        modules: Path | None = None,
     ) -> Command:
-        """Start ``delineate WORDS`` in a folder; its output is added to the file ``said``."""
+        """Start ``delineate WORDS`` in a folder; its output is added to the file ``said``, and the
+        names of its modules to ``modules``.
+        """
+        names = {"MODULES": "" if modules is None else str(modules)}
         asked = {
             "words": list(map(str, words)),
             "folder": str(folder.absolute()),
             "said": str(said.absolute()),
             "before": self.before,
-            "environment": environment or {},
+            "environment": {**(environment or {}), **names},
         }
         self._ask(asked)
         return Command(int(self.line() or 0), self)
