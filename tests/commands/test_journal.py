@@ -17,8 +17,11 @@ from tests.scans import scan
 
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict
+from delineate.commands.predict.crashes import CRASHED
+from delineate.commands.predict.crashes import NOTE as LOOKED_AT
 from delineate.commands.predict.journal import BEGUN, NAME, Journal
-from delineate.core.errors import OutputError
+from delineate.core.errors import LayoutError, OutputError
+from delineate.core.inputs import json_text
 from delineate.core.manifest import Case, Source
 from delineate.execution.claims import claimed
 
@@ -208,3 +211,65 @@ def test_a_reader_that_crashes_costs_its_case_at_the_next_call(scans, tmp_path):
         assert ended.stdout == "['case b: its process crashed (signal 6)']\n"
         names = {path.name for path in (folder / "out").iterdir()}
         assert {"a.nii.gz", "c.nii.gz"} < names and "b.nii.gz" not in names
+
+
+# As above, with a reader that crashes while it recognises a file.
+LOOKING = CRASHING.replace(
+    CRASHING[CRASHING.index("read =") : CRASHING.index("from delineate.commands.options")],
+    """kind_of = nifti.kind_of
+nifti.kind_of = lambda head: os.abort() if b"crash" in head else kind_of(head)
+
+""",
+)
+
+
+@pytest.mark.rounds
+def test_a_crash_while_scans_are_looked_for_costs_its_file_at_the_next_call(scans, tmp_path):
+    folder = tmp_path / "batch"
+    shutil.copytree(scans, folder)
+    (folder / "scans/bad.nii.gz").write_bytes(b"crash")
+    (tmp_path / "looking.py").write_text(LOOKING)
+    command = [sys.executable, str(tmp_path / "looking.py"), str(folder)]
+    first = subprocess.run(command, capture_output=True, check=False)
+    assert first.returncode == -signal.SIGABRT
+    for _ in range(2):
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "bad.nii.gz: its process crashed (signal 6) while it was read" in ended.stdout
+        names = {path.name for path in (folder / "out").iterdir()}
+        assert names >= {"a.nii.gz", "b.nii.gz", "c.nii.gz", CRASHED}
+        assert LOOKED_AT not in names
+    (folder / "scans/bad.nii.gz").write_bytes(b"no scan")
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "signal 6" not in ended.stdout and "bad.nii.gz" in ended.stdout
+
+
+def test_a_file_at_which_the_search_died_is_read_apart_and_a_sound_one_is_used(batch):
+    out, whole = batch / "out", masks(batch)
+    path = str(batch / "scans/b.nii.gz")
+    (out / LOOKED_AT).write_text(json_text({"path": path}))
+    said: list[str] = []
+    report = predict(batch / "m.model", [batch / "scans"], out, OPTIONS, say=said.append)
+    assert not report.failures and masks(batch) == whole
+    assert any(text.startswith(f"{path}: an earlier call died after it") for text in said)
+    assert not (out / LOOKED_AT).exists() and not (out / CRASHED).exists()
+
+
+def test_a_file_at_which_a_reader_crashed_is_refused_by_name_until_it_changes(batch):
+    out, whole = batch / "out", masks(batch)
+    path = batch / "scans/b.nii.gz"
+    found = path.stat()
+    known = {"why": "its process crashed", "state": [found.st_size, found.st_mtime_ns]}
+    (out / CRASHED).write_text(json_text({"files": {str(path): known}}))
+    (out / "b.nii.gz").unlink()
+    report = predict(batch / "m.model", [batch / "scans"], out, OPTIONS)
+    (failure,) = report.failures
+    assert failure.name == "b" and "its process crashed while it was read" in str(failure.error)
+    os.utime(path)
+    assert done(batch) == ["b"] and masks(batch) == whole
+
+
+def test_no_folder_is_left_where_no_scan_is_found(scans, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayoutError):
+        predict(scans / "m.model", [tmp_path / "empty"], tmp_path / "new/out", OPTIONS)
+    assert not (tmp_path / "new").exists()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import resource
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from matplotlib.path import Path as Contour
 from PIL import Image
 
-from delineate.core.errors import FormatError, GeometryError, LabelError
+from delineate.core.errors import FormatError, GeometryError, InputError, LabelError
 from delineate.formats import outlines
 from delineate.formats.label_files import read_label_file
 from delineate.formats.polygons import inside_polygon
@@ -230,6 +234,70 @@ def test_coordinates_that_are_none_are_refused(tmp_path, numbers):
     )
     with pytest.raises(FormatError):
         read_label_file(path)
+
+
+BOMB = 40_000  # pixels along each side of a mask that a small file states
+
+
+def png_bomb(size: int) -> str:
+    """A PNG in base 64 whose header states a square of pixels; they are never read."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = struct.pack(">II", size, size)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("what", ["COCO", "many of COCO", "labelme", "CVAT", "video", "size"])
+def test_small_files_that_need_much_memory_are_refused_before_it_is_taken(tmp_path, what):
+    path = tmp_path / "a.json"
+    area, side = BOMB * BOMB, 5_000
+    whole = {"counts": [0, area], "size": [BOMB, BOMB]}
+    part = {"counts": [0, side * side], "size": [side, side]}
+    xml = f'<annotations><image id="0" name="a.png" width="{BOMB}" height="{BOMB}">'
+    if what == "COCO":
+        coco(path, [{"segmentation": whole}])
+    elif what == "many of COCO":
+        coco(path, [{"segmentation": part} for _ in range(40)])
+    elif what == "labelme":
+        mask = {"shape_type": "mask", "points": [[0, 0], [9, 9]], "mask": png_bomb(BOMB)}
+        labelme(path, [{"label": "liver", **mask}])
+    elif what == "size":
+        labelme(path, [{"label": "liver", "points": [[1, 1], [4, 1], [4, 4]]}], (BOMB, BOMB))
+    else:
+        path = tmp_path / "a.xml"
+        video = (
+            "<annotations><meta><stop_frame>99999999999</stop_frame><original_size><width>9</width>"
+            '<height>9</height></original_size></meta><track label="x"/></annotations>'
+        )
+        mask = f'left="0" top="0" width="{BOMB}" height="{BOMB}" rle="0,{area}"'
+        path.write_text(
+            video if what == "video" else f'{xml}<mask label="x" {mask}/></image></annotations>'
+        )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"a\.(json|xml).*GiB"):
+        outlines.read(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown << 10 < 1 << 30
+
+
+def test_many_large_shapes_need_the_memory_of_few(tmp_path):
+    square = [0, 0, 4000, 0, 4000, 4000, 0, 4000]
+    shapes = [outlines.Shape("liver", (np.reshape(square, (4, 2)).astype(float),))] * 12
+    tracemalloc.start()
+    drawn = outlines.draw(shapes, (4000, 4000), {"liver": 1})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.all()
+    assert peak < 12 * 4000 * 4000  # if all 12 were kept: 18
+
+
+def test_an_empty_run_is_an_empty_mask(tmp_path):
+    empty = outlines.with_mask(outlines.Shape("liver", runs="5 0"), (4, 3), "columns")
+    square = outlines.Shape("cyst", (np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]]),))
+    drawn = outlines.draw([empty, square], (4, 3), {"liver": 1, "cyst": 2})
+    assert drawn.sum() == 8 and (drawn != 1).all()
 
 
 def test_cvat_of_a_video_and_entities_are_refused(tmp_path):

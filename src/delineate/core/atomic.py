@@ -207,6 +207,38 @@ def append_line(path: str | Path, line: str) -> None:
             _sync(target.parent)
 
 
+class Note:
+    """A file of one line that is replaced often, and that only a crash of this process must leave:
+    it is neither synced nor whole after a power cut. A context manager, which removes it.
+
+    Args:
+        path: of the file, in an existing folder.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        refuse_originals(self._path)
+        with _as_output_error(self._path, ()):
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+
+    def put(self, line: str) -> None:
+        """Replace the line. A full disk is no error here."""
+        with contextlib.suppress(OSError):
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            os.ftruncate(self._handle, os.write(self._handle, f"{line}\n".encode()))
+
+    def __enter__(self) -> Note:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
 @contextlib.contextmanager
 def recording(
     folder: str | Path, outputs: Iterable[str | Path], overwrite: bool = False

@@ -31,6 +31,7 @@ from .errors import DelineateError, InputError
 from .progress import Say, unsaid
 
 MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
+LARGE_BYTES = 1 << 24  # of a JSON file, above which the memory that it needs is estimated
 MOST_YAML_BYTES = 1 << 22  # YAML is written by hand, and parsed slowly
 MOST_ALIASES = 100  # in a YAML file; each repeats a part of it, and parts can repeat parts
 MOST_DEPTH = 100  # of lists and mappings in a YAML file
@@ -99,12 +100,15 @@ def expected_bytes(file_bytes: int) -> int:
     return stated_limit() or max(4 * file_bytes, most)
 
 
-def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
+def refuse_large(
+    nbytes: int, file_bytes: int | None = None, words: str = "the header states {} of data"
+) -> None:
     """Refuse data that would need too much memory, before they are read.
 
     Args:
         nbytes: of the data in memory, as a header states them.
         file_bytes: of the compressed file; None if the data are not compressed.
+        words: how much that is, for the message; ``{}`` becomes the amount.
 
     Raises:
         InputError: above the limit of ``reading_at_most`` (else ``MEMORY_SHARE`` of the machine),
@@ -114,7 +118,7 @@ def refuse_large(nbytes: int, file_bytes: int | None = None) -> None:
     if nbytes > most:
         share = "by --ram" if _MOST_READ else f"({MEMORY_SHARE:.0%} of this machine's memory)"
         raise InputError(
-            f"the header states {nbytes / 2**30:.3g} GiB of data; {most / 2**30:.3g} GiB are "
+            f"{words.format(f'{nbytes / 2**30:.3g} GiB')}; {most / 2**30:.3g} GiB are "
             f"allowed {share}"
         )
     if file_bytes and not _MOST_READ and nbytes > max(ANY_RATIO_BYTES, MOST_RATIO * file_bytes):
@@ -264,9 +268,22 @@ def read_json(path: str | Path, *, error: type[DelineateError] = InputError) -> 
 
     Raises:
         DelineateError: of the type ``error``: there is no such file, it cannot be read, is larger
-            than ``MOST_BYTES``, or ``parse_json`` refuses it.
+            than ``MOST_BYTES``, needs more memory than ``refuse_large`` allows, or ``parse_json``
+            refuses it.
     """
-    return _read(Path(path), parse_json, "JSON", MOST_BYTES, error)
+
+    def parsed(text: str) -> Any:
+        if len(text) > LARGE_BYTES:
+            refuse_large(_json_bytes(text), words="the file needs about {} of memory")
+        return parse_json(text)
+
+    return _read(Path(path), parsed, "JSON", MOST_BYTES, error)
+
+
+def _json_bytes(text: str) -> int:
+    """About the memory that the data in a JSON text need: lists, mappings, and what they hold."""
+    of_each = {"[": 64, "{": 200, ",": 40, '"': 30}
+    return len(text) + sum(nbytes * text.count(mark) for mark, nbytes in of_each.items())
 
 
 def read_json_if_any(path: str | Path, *, error: type[DelineateError] = InputError) -> Any:
@@ -400,6 +417,8 @@ def _read(
         return parse(text)
     except ChecksumError as failure:
         raise error(str(failure), path=path) from failure
+    except DelineateError as failure:
+        raise error(failure.message, path=path) from failure
     except ValueError as failure:
         raise error(f"is not {form} ({failure})", path=path) from failure
 

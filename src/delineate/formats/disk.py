@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,10 +172,27 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         raise FormatError(f"damaged or not a real {what}: {why}", path=path) from error
 
 
+_WATCHERS: list[Callable[[Path], None]] = []
+
+
+@contextlib.contextmanager
+def watched(watcher: Callable[[Path], None]) -> Iterator[None]:
+    """Inside the block, ``watcher`` is called with every file before its first bytes are read, by
+    which every reader begins; what it raises refuses the file.
+    """
+    _WATCHERS.append(watcher)
+    try:
+        yield
+    finally:
+        _WATCHERS.remove(watcher)
+
+
 def head_of(path: str | Path) -> bytes:
     """Read the first bytes of a file, unpacked if it is gzip: ``HEAD_BYTES``, or fewer if the file
     is shorter.
     """
+    for watcher in _WATCHERS:
+        watcher(Path(path))
     refuse_special(path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)

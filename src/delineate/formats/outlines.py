@@ -15,8 +15,6 @@ the places of the names in the sorted names of the whole file.
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import FormatError, GeometryError, LabelError
-from ..core.inputs import expecting, read_json, refuse_large
+from ..core.inputs import MOST_BYTES, expecting, read_json, refuse_large
 from ..core.volume import Volume
 from . import run_lengths
 from .polygons import Points, inside_polygon
-from .raster import grid_of
+from .raster import grid_of, mask_in_png
 
 ENDINGS = (".json", ".xml")
 RUN_LENGTHS = "run lengths"
@@ -43,7 +41,10 @@ _MARKS = re.compile(
     r"|<annotations>|<Annotations\b"
 )
 UNNAMED = "foreground"
-MASK_BYTES = 16  # of a pixel while a shape is drawn, about
+MASK_BYTES = 10  # of a pixel while a shape is drawn, about
+KEPT_BYTES = 1 << 26  # of drawn shapes; those beyond it are drawn twice
+XML_BYTES = 1_000  # of an element in memory, about
+FRAME_BYTES = 300  # of a frame of a video
 CIRCLE_CORNERS = 360  # of the polygon that stands for a circle or an ellipse
 _ANNOTATORS = ("annotator", "annotator_id", "annotatorid", "rater", "reader", "observer", "user")
 
@@ -119,24 +120,26 @@ def load(path: str | Path) -> Outlines:
 
     Raises:
         FormatError: it is damaged, or holds no outlines.
+        InputError: it needs more memory than is allowed (``core.inputs.refuse_large``).
     """
     found = Path(path).stat()
     return _load(str(path), found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=8)
-def _load(path: str, _time: int, _size: int) -> Outlines:
+def _load(path: str, _time: int, size: int) -> Outlines:
     """The outlines; a file with many pictures is read once."""
     with expecting("a file of outlines", path, FormatError):
-        if path.lower().endswith(".xml"):
-            return _of_xml(Path(path))
         if path.lower().endswith(".csv"):
             return _of_runs_table(path)
+        masks = _Masks(path, size)
+        if path.lower().endswith(".xml"):
+            return _of_xml(Path(path), masks)
         data = read_json(path, error=FormatError)
         if isinstance(data, dict) and isinstance(data.get("shapes"), list):
-            return _labelme(Path(path), data)
+            return _labelme(Path(path), data, masks)
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
-            return _coco(data)
+            return _coco(data, masks)
         if isinstance(data, dict) and (found := _via(data)):
             return found
     raise FormatError("holds no outlines of COCO, labelme, VIA, CVAT or Aperio", path=path)
@@ -185,7 +188,8 @@ def read(
     if min(shape) < 1:
         raise GeometryError(f"states a picture of {shape[0]} x {shape[1]} pixels", path=path)
     with expecting("a file of outlines", path, FormatError):
-        refuse_large(MASK_BYTES * shape[0] * shape[1])
+        # A size that only the file states is trusted as little as that of any compressed file.
+        refuse_large(MASK_BYTES * shape[0] * shape[1], None if size else Path(path).stat().st_size)
     try:
         shapes = [with_mask(one, shape, numbering) for one in picture.shapes]
     except ValueError as error:
@@ -216,9 +220,19 @@ def with_mask(shape: Shape, size: tuple[int, int], numbering: run_lengths.Number
         return shape
     mask = run_lengths.mask_of(shape.runs, size, numbering, shape.relative)
     # Only the part that has the shape is kept: a picture may have hundreds.
+    part, at = _part(mask)
+    return replace(shape, mask=part, at=at, runs="")
+
+
+def _part(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """A copy of the smallest part of a mask with all its pixels, and the column and row where it
+    begins; an empty part of an empty mask.
+    """
     down, across = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(down):
+        return np.zeros((0, 0), bool), (0, 0)
     part = mask[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
-    return replace(shape, mask=part, at=(int(across[0]), int(down[0])), runs="")
+    return part.copy(), (int(across[0]), int(down[0]))
 
 
 def draw(
@@ -234,11 +248,17 @@ def draw(
     """
     columns, rows = size
     out = np.zeros((rows, columns), np.uint16)
-    regions = [(shape, *_region(shape, rows, columns)) for shape in shapes]
-    for shape, place, inside in sorted(
-        regions, key=lambda one: (one[0].z_order, -int(one[2].sum()))
-    ):
-        out[place][inside] = value_of[shape.name]
+    areas, kept = [], {}
+    held = 0
+    for number, shape in enumerate(shapes):
+        place, inside = _region(shape, rows, columns)
+        areas.append(int(inside.sum()))
+        if held + inside.nbytes <= KEPT_BYTES:
+            kept[number] = place, inside
+            held += inside.nbytes
+    for number in sorted(range(len(shapes)), key=lambda n: (shapes[n].z_order, -areas[n])):
+        place, inside = kept.pop(number, None) or _region(shapes[number], rows, columns)
+        out[place][inside] = value_of[shapes[number].name]
     return np.ascontiguousarray(out.T)[..., None]
 
 
@@ -260,16 +280,75 @@ def _region(shape: Shape, rows: int, columns: int) -> tuple[tuple[slice, slice],
     return (slice(top, bottom), slice(left, right)), inside
 
 
+# ---- masks ----
+
+
+class _Masks:
+    """Unpacks the masks of one file, which together may need as much memory as
+    ``core.inputs.refuse_large`` allows a compressed file of its size.
+    """
+
+    def __init__(self, path: str, file_bytes: int):
+        self._path, self._file_bytes, self._held = path, file_bytes, 0
+
+    def need(self, nbytes: int) -> None:
+        """Refuse what would need too much memory, together with what is held.
+
+        Raises:
+            InputError: as ``core.inputs.refuse_large``.
+        """
+        refuse_large(self._held + nbytes, self._file_bytes)
+
+    def of_runs(
+        self, runs: Sequence[int], lines: int, length: int
+    ) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+        """The part of a mask (lines, length) with all its pixels, and the place in its line and the
+        line where it begins, from the lengths of runs of 0 and 1 in turn.
+
+        Raises:
+            ValueError: the runs have another length.
+            InputError: it would need too much memory.
+        """
+        if min(lines, length, *runs) < 0 or sum(runs) != lines * length:
+            raise ValueError(f"runs of {sum(runs)} pixels in a picture of {lines * length}")
+        bounds = np.cumsum(np.asarray(runs, np.int64))[: len(runs) // 2 * 2]
+        starts, stops = bounds[::2], bounds[1::2]
+        if not (stops > starts).any():
+            return np.zeros((0, 0), bool), (0, 0)
+        # The lines that have the mask.
+        first = int(starts[stops > starts][0]) // length
+        last = (int(stops[-1]) - 1) // length
+        pixels = (last - first + 1) * length
+        self.need(pixels)
+        inside = np.clip(bounds - first * length, 0, pixels)
+        lengths = np.diff(inside, prepend=0, append=pixels)
+        values = np.arange(len(lengths)) % 2 == 1
+        part, (across, down) = _part(np.repeat(values, lengths).reshape(-1, length))
+        self._held += part.nbytes
+        return part, (across, first + down)
+
+    def of_png(self, text: str) -> NDArray[np.bool_]:
+        """The mask in a PNG in base 64: all pixels above 0.
+
+        Raises:
+            ValueError, FormatError: it is none.
+            InputError: it would need too much memory.
+        """
+        mask = mask_in_png(base64.b64decode(text), self._path, self.need)
+        self._held += mask.nbytes
+        return mask
+
+
 # ---- COCO ----
 
 
-def _coco(data: Mapping[str, Any]) -> Outlines:
+def _coco(data: Mapping[str, Any], masks: _Masks) -> Outlines:
     names = {one["id"]: str(one["name"]) for one in data["categories"]}
     shapes: dict[Any, list[Shape]] = {one["id"]: [] for one in data["images"]}
     sizes = {one["id"]: _size(one) for one in data["images"]}
     for one in data["annotations"]:
         if one.get("segmentation") and one["image_id"] in shapes:
-            shape = _coco_shape(one, names[one["category_id"]])
+            shape = _coco_shape(one, names[one["category_id"]], masks)
             shapes[one["image_id"]].append(shape)
     used = {shape.name for found in shapes.values() for shape in found}
     if not used:
@@ -281,14 +360,15 @@ def _coco(data: Mapping[str, Any]) -> Outlines:
     return Outlines("COCO", pictures, tuple(sorted(set(names.values()) & used)))
 
 
-def _coco_shape(one: Mapping[str, Any], name: str) -> Shape:
+def _coco_shape(one: Mapping[str, Any], name: str, masks: _Masks) -> Shape:
     outline, by = one["segmentation"], _annotator(one)
     if isinstance(outline, dict):
         rows, columns = (int(n) for n in outline["size"])
         counts = outline["counts"]
         runs = _decoded(counts) if isinstance(counts, str) else [int(n) for n in counts]
         # Runs of 0 and 1 in turn, down the columns.
-        return Shape(name, mask=_of_runs(runs, columns, rows).T, annotator=by)
+        mask, (row, column) = masks.of_runs(runs, columns, rows)
+        return Shape(name, mask=mask.T, at=(column, row), annotator=by)
     return Shape(name, tuple(_points(part) for part in outline if part), annotator=by)
 
 
@@ -314,18 +394,6 @@ def _decoded(text: str) -> list[int]:
                 number |= -1 << shift
         runs.append(number + (runs[-2] if len(runs) > 2 else 0))
     return runs
-
-
-def _of_runs(runs: Sequence[int], lines: int, length: int) -> NDArray[np.bool_]:
-    """(lines, length) from the lengths of runs of 0 and 1 in turn.
-
-    Raises:
-        ValueError: the runs have another length.
-    """
-    if min(runs, default=0) < 0 or sum(runs) != lines * length:
-        raise ValueError(f"runs of {sum(runs)} pixels in a picture of {lines * length}")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, np.asarray(runs, np.int64)).reshape(lines, length)
 
 
 def _points(numbers: Sequence[Any]) -> Points:
@@ -366,9 +434,9 @@ def _of_runs_table(path: str) -> Outlines:
 # ---- labelme ----
 
 
-def _labelme(path: Path, data: Mapping[str, Any]) -> Outlines:
+def _labelme(path: Path, data: Mapping[str, Any], masks: _Masks) -> Outlines:
     width, height = data.get("imageWidth"), data.get("imageHeight")
-    shapes = tuple(shape for one in data["shapes"] if (shape := _labelme_shape(one)))
+    shapes = tuple(shape for one in data["shapes"] if (shape := _labelme_shape(one, masks)))
     size = (int(width), int(height)) if width and height else None
     # The path may come from another system.
     name = re.split(r"[\\/]", str(data.get("imagePath") or path.stem))[-1]
@@ -376,28 +444,18 @@ def _labelme(path: Path, data: Mapping[str, Any]) -> Outlines:
     return Outlines("labelme", (Picture(name, size, shapes),), names)
 
 
-def _labelme_shape(one: Mapping[str, Any]) -> Shape | None:
+def _labelme_shape(one: Mapping[str, Any], masks: _Masks) -> Shape | None:
     kind, name = one.get("shape_type") or "polygon", str(one["label"])
     points = _points(one["points"])
     if kind == "mask":
         (x, y), _ = points
-        return Shape(name, mask=_png_mask(one["mask"]), at=(round(x), round(y)))
+        return Shape(name, mask=masks.of_png(one["mask"]), at=(round(x), round(y)))
     if kind == "rectangle":
         return Shape(name, (_box(*points[0], *points[1]),))
     if kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
         return Shape(name, (_ellipse(points[0, 0], points[0, 1], radius, radius),))
     return Shape(name, (points,)) if kind == "polygon" else None
-
-
-def _png_mask(text: str) -> NDArray[np.bool_]:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
-            return np.asarray(image) > 0
-    except (OSError, binascii.Error) as error:
-        raise ValueError(f"a mask cannot be read: {error}") from error
 
 
 def _box(x1: float, y1: float, x2: float, y2: float) -> Points:
@@ -462,36 +520,41 @@ def _via_name(attributes: Mapping[str, Any]) -> str:
 # ---- CVAT ----
 
 
-def _of_xml(path: Path) -> Outlines:
-    """Raises ValueError for a document with entities."""
+def _of_xml(path: Path, masks: _Masks) -> Outlines:
+    """Raises ValueError for a document with entities, InputError for one that needs too much
+    memory.
+    """
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ValueError(f"has {size / 1e6:.0f} MB; up to {MOST_BYTES / 1e6:.0f} MB are read")
     text = path.read_bytes()
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise ValueError("a document type is stated, which annotations need not have")
+    refuse_large(size + XML_BYTES * text.count(b"<"))
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise ValueError(f"is not XML: {error}") from error
     if root.tag == "Annotations":
         return _aperio(path, root)
-    pictures = _frames(root) if root.find("track") is not None else _images(root)
+    pictures = _frames(root, masks) if root.find("track") is not None else _images(root, masks)
     if not pictures:
         raise ValueError("lists no image")
     names = sorted({shape.name for picture in pictures for shape in picture.shapes})
     return Outlines("CVAT", tuple(pictures), tuple(names))
 
 
-def _images(root: ElementTree.Element) -> list[Picture]:
+def _images(root: ElementTree.Element, masks: _Masks) -> list[Picture]:
     return [
         Picture(
             one.attrib["name"],
             (int(one.attrib["width"]), int(one.attrib["height"])),
-            tuple(_cvat_shapes(one)),
+            tuple(_cvat_shapes(one, masks)),
         )
         for one in root.iter("image")
     ]
 
 
-def _frames(root: ElementTree.Element) -> list[Picture]:
+def _frames(root: ElementTree.Element, masks: _Masks) -> list[Picture]:
     """The frames of a video with tracks: a picture for each, called as CVAT stores it."""
     size = root.find(".//original_size")
     if size is None:
@@ -503,16 +566,17 @@ def _frames(root: ElementTree.Element) -> list[Picture]:
             found = shapes.setdefault(int(one.attrib["frame"]), [])
             # A shape is outside from the frame on in which its structure is no longer seen.
             if one.attrib.get("outside") != "1":
-                found += _cvat_shapes([one], track.attrib.get("label", UNNAMED))
+                found += _cvat_shapes([one], masks, track.attrib.get("label", UNNAMED))
     last = int(root.findtext(".//stop_frame") or max(shapes, default=0))
     first = int(root.findtext(".//start_frame") or 0)
-    return [
-        Picture(f"frame_{n:06d}", shape, tuple(shapes.get(n, ())))
-        for n in range(first, max(last, *shapes) + 1)
-    ]
+    end = max([last, *shapes]) + 1
+    masks.need(FRAME_BYTES * (end - first))
+    return [Picture(f"frame_{n:06d}", shape, tuple(shapes.get(n, ()))) for n in range(first, end)]
 
 
-def _cvat_shapes(image: Iterable[ElementTree.Element], label: str = UNNAMED) -> Iterator[Shape]:
+def _cvat_shapes(
+    image: Iterable[ElementTree.Element], masks: _Masks, label: str = UNNAMED
+) -> Iterator[Shape]:
     for one in image:
         facts, name = one.attrib, one.attrib.get("label", label)
         order = int(facts.get("z_order", 0))
@@ -528,8 +592,9 @@ def _cvat_shapes(image: Iterable[ElementTree.Element], label: str = UNNAMED) -> 
         elif one.tag == "mask":
             runs = [int(n) for n in facts["rle"].split(",")]
             rows, columns = int(facts["height"]), int(facts["width"])
-            at = (int(facts["left"]), int(facts["top"]))
-            yield Shape(name, mask=_of_runs(runs, rows, columns), at=at, z_order=order)
+            mask, (column, row) = masks.of_runs(runs, rows, columns)
+            at = (int(facts["left"]) + column, int(facts["top"]) + row)
+            yield Shape(name, mask=mask, at=at, z_order=order)
 
 
 # ---- Aperio ImageScope ----

@@ -8,7 +8,7 @@ edge share no pixel and leave none out. This module knows no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -29,6 +29,7 @@ __all__ = [
 Points = NDArray[np.float64]  # (corners, 2): x, y
 Rule = Literal["centre", "area"]
 MOST_PIXELS = 1e12  # a coordinate, beyond which no crossing could be computed
+CROSSINGS = 1 << 20  # of edges with rows of pixels, computed at a time
 PARTS = 8  # of a pixel along each axis, whose centres stand for its area
 
 
@@ -79,16 +80,30 @@ def inside_polygons(
     # The rows whose centre y satisfies start <= y < end.
     first = np.clip(np.ceil(starts[:, 1] - 0.5), 0, rows).astype(np.int64)
     last = np.clip(np.ceil(ends[:, 1] - 0.5), 0, rows).astype(np.int64)
-    counts = last - first
-    edge = np.repeat(np.arange(len(starts)), counts)
-    row = np.arange(len(edge)) + np.repeat(first - np.cumsum(counts) + counts, counts)
-    (x1, y1), (x2, y2) = starts[edge].T, ends[edge].T
-    x = x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1)
-    # Each crossing toggles the pixels from the first whose centre is at it or right of it.
-    column = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.int64)
-    crossings = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1))
-    toggles = crossings.reshape(rows, columns + 1)[:, :columns]
-    return np.asarray(np.cumsum(toggles, axis=1) % 2 == 1)
+    # Each crossing toggles the pixels from the first whose centre is at it or right of it. Only
+    # whether their number is odd counts, so it may run over.
+    crossings = np.zeros(rows * (columns + 1), np.uint8)
+    for some in _blocks(last - first):
+        counts = (last - first)[some]
+        edge = np.repeat(np.arange(some.start, some.stop), counts)
+        row = np.arange(len(edge)) + np.repeat(first[some] - np.cumsum(counts) + counts, counts)
+        (x1, y1), (x2, y2) = starts[edge].T, ends[edge].T
+        x = x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+        column = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.int64)
+        np.add.at(crossings, row * (columns + 1) + column, np.uint8(1))
+    toggles = crossings.reshape(rows, columns + 1)[:, :columns] & 1
+    np.bitwise_xor.accumulate(toggles, axis=1, out=toggles)
+    return toggles.view(bool)
+
+
+def _blocks(counts: NDArray[np.int64]) -> Iterator[slice]:
+    """Edges in turn, with about ``CROSSINGS`` together; an edge alone may have more."""
+    ends, first = np.cumsum(counts), 0
+    while first < len(counts):
+        done = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, done + CROSSINGS, "right")), first + 1)
+        yield slice(first, last)
+        first = last
 
 
 def points_inside(points: Points, polygon: Points) -> NDArray[np.bool_]:

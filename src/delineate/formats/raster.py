@@ -14,11 +14,12 @@ camera or a scanner recorded (EXIF, TIFF) is applied to images and masks alike.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,30 @@ def _unlimited() -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def mask_in_png(content: bytes, path: str | Path, need: Callable[[int], None]) -> NDArray[np.bool_]:
+    """The mask (rows, columns) in the bytes of a PNG: the pixels above 0 of its only channel.
+
+    Args:
+        content: of the PNG.
+        path: the file that has it, for errors.
+        need: called with the bytes that the pixels need; refuses too many.
+
+    Raises:
+        FormatError: it is damaged, no PNG, or has several channels.
+    """
+    from PIL import Image
+
+    with (
+        told(path, "mask"),
+        _unlimited(),
+        Image.open(io.BytesIO(content), formats=("PNG",)) as image,
+    ):
+        if len(image.getbands()) > 1:
+            raise FormatError(f"a mask has the colours {', '.join(image.getbands())}; it needs one")
+        need(4 * image.width * image.height)
+        return np.asarray(image) > 0
 
 
 def _refuse_large(image: Any, path: Path) -> None:

@@ -32,6 +32,7 @@ from ...inference.devices import choose_device
 from ..options import PredictOptions, reads_images
 from . import archives
 from .archives import Fetched
+from .crashes import Crashes
 from .journal import Journal
 from .objects import KINDS
 from .refusals import refuse_unfit
@@ -106,8 +107,16 @@ def predict(
     source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
     if source.failures and not source.inputs:
         raise next(iter(source.failures.values()))
-    with reading_at_most(options.ram_bytes), apart.untrusted(bool(source.origins)):
-        scans = gather(source.inputs, bundle, options.only, options.channels, options.fix_series)
+    crashes = Crashes.of(Path(out), options.again, options.ram_bytes, say)
+    with (
+        reading_at_most(options.ram_bytes),
+        apart.untrusted(bool(source.origins)),
+        crashes.refused(),
+    ):
+        with crashes.noted():
+            scans = gather(
+                source.inputs, bundle, options.only, options.channels, options.fix_series
+            )
         for note in scans.notes:
             say(note)
         outcomes = predict_cases(

@@ -98,11 +98,11 @@ def _folders(tree: Tree, root: Path) -> list[Path]:
 
 
 def _loaded(path: Path, draft: Draft) -> Outlines | None:
-    """The outlines of a file; None if it holds none. A damaged one is an error."""
+    """The outlines of a file; None if it holds none. One that cannot be read is an error."""
     try:
         return outlines.load(path)
     except DelineateError as error:
-        if "damaged" in error.message:
+        if "no outlines" not in error.message:
             draft.problem(path.stem, "unreadable", str(error), path=str(path))
         return None
 
