@@ -98,12 +98,7 @@ def predict(
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
     choose_device(options.device)
-    bundle = model if isinstance(model, Bundle) else load_bundle(model)
-    licence = str(bundle.card.get("licence", ""))
-    if is_restricted(licence):
-        say(f"this model and its masks are restricted in their use; licence {licence}")
-    if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
-        say(warning)
+    bundle = _loaded(model, say)
     source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
     if source.failures and not source.inputs:
         raise next(iter(source.failures.values()))
@@ -132,6 +127,17 @@ def predict(
             progress=progress,
         )
     return PredictionReport(Path(out), outcomes)
+
+
+def _loaded(model: str | Path | Bundle, say: Say) -> Bundle:
+    """The model, with a sentence about its licence and its verdict if they restrict its use."""
+    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    licence = str(bundle.card.get("licence", ""))
+    if is_restricted(licence):
+        say(f"this model and its masks are restricted in their use; licence {licence}")
+    if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
+        say(warning)
+    return bundle
 
 
 def predict_cases(
