@@ -109,11 +109,7 @@ def predict(
         crashes.refused(),
     ):
         with crashes.noted():
-            scans = gather(
-                source.inputs, bundle, options.only, options.channels, options.fix_series
-            )
-        for note in scans.notes:
-            say(note)
+            scans = _found(source, bundle, options, say)
         outcomes = predict_cases(
             bundle,
             scans.manifest,
@@ -127,6 +123,13 @@ def predict(
             progress=progress,
         )
     return PredictionReport(Path(out), outcomes)
+
+
+def _found(source: Fetched, bundle: Bundle, options: PredictOptions, say: Say) -> Scans:
+    scans = gather(source.inputs, bundle, options.only, options.channels, options.fix_series)
+    for note in scans.notes:
+        say(note)
+    return scans
 
 
 def _loaded(model: str | Path | Bundle, say: Say) -> Bundle:
