@@ -1,7 +1,7 @@
 """Mutants of sound and damaged files: each must be read or refused by a documented error.
 
     python -m benchmarks.faults.fuzz FOLDER [--inputs 100000] [--form NIfTI] [--seed 0]
-        [--kind bytes] [--minutes 60] [--engine mutation]
+        [--kind bytes] [--minutes 60] [--engine coverage]
 
 The corpus is every file of this package, small ones only; there a crash is kept once it was found.
 Bytes of the first 4 kB are changed most, where headers are. Packed data are also changed before
@@ -9,6 +9,8 @@ they are packed, and checksums of PNG are often made right again, so that change
 ``--kind kept-back`` makes changes of other kinds: blocks that move, double or come from another
 file. ``--kind structure`` changes elements of DICOM (``elements``) and nodes of texts
 (``documents``), where the file can be divided into them.
+
+``--engine coverage`` lets an engine choose them by the code that they reach (``guided``).
 
 Mutants are read in a copy of this process, which ends with the first crash and is replaced. A
 mutant that raises anything else, ends the process, or costs more than 5 s of computing or 1 GiB, is
@@ -33,7 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import documents, elements
+from . import documents, elements, guided
 from .every import FAULTS
 from .made import Fault
 from .reading import MOST_BYTES, MOST_CPU_S, documented, place_of, read_by_delineate
@@ -288,10 +290,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, default="bytes")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for each format")
+    parser.add_argument("--engine", choices=("random", "coverage"), default="random")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     for form in [given.form] if given.form else FORMS:
         end_s = time.monotonic() + 60 * given.minutes
+        if given.engine == "coverage":
+            *found, done = guided.rounds(form, given.inputs, given.folder, given.seed, end_s)
+            for sentence in found:
+                print(f"    {sentence}", flush=True)
+            print(f"{form} (coverage): {done} mutants, {len(found)} not as documented", flush=True)
+            continue
         count, one = 0, Round(form, given.inputs, given.folder, given.seed, given.kind, end_s)
         for sentence in one.wrong():
             count += 1
