@@ -18,13 +18,14 @@ from delineate.cohorts.splitting import read_split
 from delineate.commands.options import PredictOptions, TrainOptions
 from delineate.commands.predict import predict
 from delineate.commands.train import held_out
+from delineate.commands.train.model_file import ModelFile
 from delineate.commands.train.planned import NetworkJob, PlannedRun
 from delineate.commands.train.preparation import prepare_cohort
 from delineate.commands.train.request import Request, request_of
 from delineate.commands.train.run import TrainingRun, open_run
 from delineate.commands.train.sides import settle_cohort
 from delineate.commands.train.start import starting_weights
-from delineate.commands.train.train import train
+from delineate.commands.train.train import _choose_prediction, train
 from delineate.core.bundle import Bundle
 from delineate.core.errors import InputError, LayoutError, UsageError
 from delineate.core.manifest import Manifest
@@ -289,6 +290,46 @@ def test_what_follows_training_is_measured_not_a_share_of_a_long_budget(
     assert short.postprocess_s == pytest.approx(0.03 * 40)
     assert given.postprocess_s == 0  # a plan that was given is followed as it is
     assert epochs.total_s == 0 and epochs.postprocess_s > 0
+
+
+def test_the_overlap_of_windows_is_measured_written_and_used(cohort, plan_file, tmp_path, caplog):
+    """On untrained weights, whose Dice is low with any overlap: what counts is that the model has
+    the overlap that was found, and predicts with it.
+    """
+    words: list[str] = []
+
+    def chosen(**request: object) -> ModelFile:
+        asked = Request(data=str(cohort), epochs=3, device="cpu", **request)
+        run = open_run(asked, tmp_path / f"{len(words)}.model", say=words.append)
+        # Scans of 20 x 18 x 16 voxels are several windows of 8.
+        plan = Plan.load(plan_file).replace(patch=(8, 8, 8))
+        planned = PlannedRun(run, settle_cohort(run)[0], plan)
+        prepare_cohort(planned.learning, plan, run.store)
+        model = ModelFile(planned, planned.jobs)
+        weights = weights_of(build(plan.network, seed=0))
+        model.add(planned.jobs[0], weights)
+        _choose_prediction(planned, model, 60.0)
+        return model
+
+    model = chosen()
+    found = model.card["overlap"]
+    assert set(found["measured"]) == {"0.5", "0.375", "0.25"} and found["cases"] >= 2
+    bundle = Bundle.load(model.path)
+    assert bundle.plan.inference.overlap == found["chosen"] < 0.5
+    assert "windows instead of" in bundle.plan.reasons["inference.overlap"]
+    assert any(word.startswith("overlap of windows: ") for word in words)
+    asked: dict[float | None, int] = {}
+    for overlap in (None, 0.5):
+        caplog.clear()
+        with caplog.at_level("DEBUG", logger="delineate.inference.engine"):
+            options = PredictOptions(device="cpu", overlap=overlap)
+            predict(model.path, [cohort / "images" / "c0.nii.gz"], tmp_path / "out", options)
+        line = next(m for m in caplog.messages if "windows of 8 x 8 x 8" in m)
+        asked[overlap] = int(line.split()[0])
+    assert asked[None] < asked[0.5]
+    # What the user stated is kept.
+    for stated in ({"plan": str(plan_file)}, {"changes": ("inference.overlap=0.5",)}):
+        assert "overlap" not in chosen(**stated).card
 
 
 def test_starting_weights_of_other_structures_are_mixed_with_drawn_ones(

@@ -102,6 +102,7 @@ class PredictKeywords(
 
     device: str
     mirror: bool | None
+    overlap: float | None
     form: str
     dicom_seg: bool
     rtstruct: bool

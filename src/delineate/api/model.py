@@ -127,6 +127,7 @@ class Model:
         image: ImageLike,
         *,
         mirror: bool | None = None,
+        overlap: float | None = None,
         views: Sequence[str] = (),
         oblique_deg: float = 0.0,
         samples: int = 0,
@@ -143,6 +144,8 @@ class Model:
                 SimpleITK, or a pair (array, affine); (I, J, K) or (C, I, J, K).
             mirror: True averages over mirror images along the axes that training mirrored (slower,
                 often a little better), False does not, None follows the model's plan.
+            overlap: fraction of their size that neighbouring windows share at least; less is
+                faster. None follows the model's plan, whose overlap was measured in training.
             views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
                 uses all.
             oblique_deg: a 2-D model also sees planes tilted by this angle, and averages.
@@ -158,8 +161,8 @@ class Model:
 
         Raises:
             InputError: another number of channels, or another image by its header or file name.
-            UsageError: unknown views or channels; an angle, samples or missing channels that the
-                model does not allow.
+            UsageError: unknown views or channels; an overlap, angle, samples or missing channels
+                that the model does not allow.
         """
         require_extra("predict", "Model.predict")
         self._warn_unusable()
@@ -174,7 +177,7 @@ class Model:
                 volume,
                 replace(self._engine(tuple(views)), oblique_deg=oblique_deg),
                 self.bundle.id,
-                predictor.with_mirroring(self.bundle.plan, mirror),
+                predictor.settings_of(self.bundle.plan, mirror, overlap),
                 samples=predictor.DropoutSamples(samples, str(seed), tuple(maps)),
                 present=present,
                 probabilities=probabilities,

@@ -426,6 +426,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
 
     Args:
         mirror: None mirrors if the plan says so.
+        overlap: None is that of the plan, which training has measured.
         form: ending of a format that can be written, without its first dot; kinds of DICOM objects;
             or both, with commas (see ``mask_form`` and ``objects``).
         views: names; () uses all views of the model.
@@ -451,6 +452,12 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         None,
         "Average over mirror images (test-time augmentation): slower, often a little better.",
         "--mirror/--no-mirror",
+    )
+    overlap: float | None = option(
+        None,
+        "Fraction of their size that neighbouring windows share at least, such as 0.25: less is "
+        "faster. By default the model's own, the least that cost no accuracy on validation cases.",
+        metavar="FRACTION",
     )
     form: str = option(
         "nii.gz",

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from ..core.bundle import Bundle, Member
 from ..core.errors import UsageError
 from ..core.plan import Inference, Plan, View
 from ..networks.build import filled, memory_format
-from . import int8
+from . import int8, placement
 from . import openvino as compiled
 from .planes import Planes, planes
 
@@ -352,14 +353,8 @@ def drawn_windows(
     patch = engine.plan.patch
     padded, _ = _padded(scan, patch)
     # The corners of all windows that ``slabs`` would read.
-    corners = list(
-        itertools.product(
-            *(
-                _starts(n, p, engine.plan.inference.overlap)
-                for n, p in zip(padded.shape[1:], patch, strict=True)
-            )
-        )
-    )
+    overlap = engine.plan.inference.overlap
+    corners = list(itertools.product(*placement.grid(padded.shape[1:], patch, overlap)))
     # Fewer windows if the patch is large.
     most = min(MOST_DRAWN, max(LEAST_DRAWN, DRAWN_VOXELS // int(np.prod(patch))))
     for number in draws.permutation(len(corners))[:most]:
@@ -449,7 +444,15 @@ def _finished_planes(
     # Sizes, starts and weights are in marching order: the marching axis, then the other two.
     patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
     size = [scan.shape[1 + a] for a in order]
-    starts = [_starts(scan.shape[1 + a], patch[a], inference.overlap) for a in order]
+    placed = placement.grid(scan.shape[1:], patch, inference.overlap)
+    starts = [placed[a] for a in order]
+    log.debug(
+        "%d windows of %s voxels in %s, overlap at least %g",
+        math.prod(map(len, starts)),
+        " x ".join(map(str, patch)),
+        " x ".join(map(str, scan.shape[1:])),
+        inference.overlap,
+    )
     # Blending weights of one window, and along each axis the sum over all windows.
     profiles = [_gaussian(patch[a]) for a in order]
     totals = [
@@ -702,17 +705,6 @@ def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:
     # torch expects the last axis first.
     pads = [n for m, b in reversed(list(zip(missing, before, strict=True))) for n in (b, m - b)]
     return nn.functional.pad(scan, pads), before
-
-
-def _starts(length: int, patch: int, overlap: float) -> list[int]:
-    """First voxels of evenly spaced windows that cover ``length`` and overlap by at least the
-    fraction ``overlap``.
-    """
-    if length <= patch:
-        return [0]
-    # The overlap limits the step; the windows are then spread evenly over the length.
-    count = int(np.ceil((length - patch) / max(1.0, patch * (1 - overlap)))) + 1
-    return [int(v) for v in np.rint(np.linspace(0, length - patch, count))]
 
 
 def _gaussian(length: int) -> Tensor:

@@ -44,6 +44,7 @@ from . import oblique
 from .engine import Engine, marching_axis, sampling, slabs
 from .sample_maps import SampleSums, refuse_unknown, sample_sums
 
+MOST_OVERLAP = 0.9  # more windows than that are of no use: 1000 for each part of a scan
 AIR_HU = -1000.0
 AIR_MARGIN_MM = 30.0  # surroundings of the body that the network still reads
 
@@ -88,6 +89,29 @@ def with_mirroring(plan: Plan, mirror: bool | None) -> Inference:
     # Mirroring helps only along axes that training mirrored.
     axes = (plan.augmentation.mirror or inference.mirror) if mirror else ()
     return inference.model_copy(update={"mirror": axes})
+
+
+def settings_of(plan: Plan, mirror: bool | None, overlap: float | None) -> Inference:
+    """The inference settings of ``plan``, with the requested mirroring (``with_mirroring``) and
+    overlap of windows; None keeps that of the plan.
+
+    Raises:
+        UsageError: no fraction from 0 to below 1.
+    """
+    inference = with_mirroring(plan, mirror)
+    if overlap is None:
+        return inference
+    refuse_overlap(overlap)
+    return inference.model_copy(update={"overlap": overlap})
+
+
+def refuse_overlap(overlap: float | None) -> None:
+    """Raise UsageError if windows cannot share this fraction of their size."""
+    if overlap is not None and not 0 <= overlap <= MOST_OVERLAP:
+        raise UsageError(
+            f"--overlap is a fraction from 0 to {MOST_OVERLAP:g} of a window's size, found "
+            f"{overlap:g}"
+        )
 
 
 def refuse_missing(plan: Plan) -> None:
@@ -241,7 +265,7 @@ def segment(
     preprocessed, restored and postprocessed in the same way.
 
     Args:
-        inference: replaces the plan's settings, to switch mirroring.
+        inference: replaces the plan's settings, to switch mirroring or to change the overlap.
         samples: Monte-Carlo dropout; the result has each sample as a label volume (uint8 or uint16)
             on the scan's grid, and the requested maps.
         memory_bytes: memory for the sums of class scores; see ``memory_limits``.
@@ -304,7 +328,12 @@ def _network_input(
     if prepared.first is None or engine.first is None:
         return prepared.scan
     masks = _first_stage_masks(
-        prepared.first, engine.first, prepared.record, inference, memory_bytes
+        prepared.first,
+        engine.first,
+        prepared.record,
+        inference,
+        memory_bytes,
+        engine.plan.inference.overlap,
     )
     return torch.cat([prepared.scan, masks])
 
@@ -315,16 +344,18 @@ def _first_stage_masks(
     record: PreprocessingRecord,
     inference: Inference | None,
     memory_bytes: int | None,
+    own_overlap: float,
 ) -> Tensor:
     """(structures, I, J, K) of 0 and 1 on the preprocessed grid of ``record``: the segmentation by
-    the first stage of a cascade.
+    the first stage of a cascade. ``own_overlap`` is that of the second stage's plan.
     """
-    # The first stage has its own settings; only mirroring can be switched off for both.
-    settings = (
-        first.plan.inference
-        if inference is None or inference.mirror
-        else first.plan.inference.model_copy(update={"mirror": ()})
-    )
+    # The first stage has its own settings; only mirroring can be switched off for both, and an
+    # overlap that was asked for is that of both.
+    settings = first.plan.inference
+    if inference is not None and not inference.mirror:
+        settings = settings.model_copy(update={"mirror": ()})
+    if inference is not None and inference.overlap != own_overlap:
+        settings = settings.model_copy(update={"overlap": inference.overlap})
     labels = Volume(
         _labels(prepared.scan, prepared.record, first, settings, memory_bytes),
         prepared.grid,

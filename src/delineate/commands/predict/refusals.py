@@ -25,6 +25,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     from ...inference.predictor import (
         DropoutSamples,
         refuse_missing,
+        refuse_overlap,
         refuse_overlapping,
         refuse_unless_ct,
     )
@@ -41,6 +42,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     asked.seg_encoding.refuse_unfit(plan.output_labels)
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     oblique.refuse_unfit(plan, asked.oblique_deg)
+    refuse_overlap(asked.overlap)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:

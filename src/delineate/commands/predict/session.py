@@ -102,7 +102,7 @@ class Session:
 
     def _case(self, case: Case) -> Any:
         """Segment one case; gives its entry, or a future of it while it is being written."""
-        from ...inference.predictor import DropoutSamples, segment, with_mirroring
+        from ...inference.predictor import DropoutSamples, segment, settings_of
 
         self._claim.confirm()
         memory_bytes = self._memory(case)
@@ -120,7 +120,7 @@ class Session:
                 scan.ready,
                 self._engine,
                 self._bundle.id,
-                with_mirroring(self._bundle.plan, self._options.mirror),
+                settings_of(self._bundle.plan, self._options.mirror, self._options.overlap),
                 samples=DropoutSamples(
                     self._options.samples, f"{self._options.seed} {case.id}", self._options.maps
                 ),

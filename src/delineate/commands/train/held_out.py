@@ -24,6 +24,8 @@ from ...core.scores import describe
 from ...evaluation.learned import SIDES
 from ...evaluation.scoring import SURFACES, EvaluationResult
 from ...execution import local as batch
+from ...inference import placement
+from ...planning.changes import parse_change
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
 from ..options import EvaluateOptions, PredictOptions
@@ -34,9 +36,10 @@ from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 RESERVE_SHARE = 0.012
 # Of a budget, at most, for scoring training cases.
 TRAINING_SHARE = 0.005
-# Of a budget, at most, for choosing postprocessing; ``POSTPROCESS_S`` without a budget.
+# Of a budget, at most, for choosing overlap and postprocessing; ``POSTPROCESS_S`` without a budget.
 POSTPROCESS_SHARE = 0.03
 POSTPROCESS_S = 60.0
+OVERLAP_SHARE = 0.7  # of that time, for the overlap
 # Cases drawn next to their truth, if the budget has time for it.
 PICTURES = 12
 PICTURE_S = 1.0
@@ -60,7 +63,7 @@ def cases_to_score(planned: PlannedRun) -> Manifest:
 @dataclass(frozen=True)
 class TimeReserve:
     """The part of a budget that is kept for what follows training, ``postprocess_s`` of it for
-    choosing postprocessing; and the cases that can be scored in it.
+    choosing overlap and postprocessing; and the cases that can be scored in it.
     """
 
     evaluation: Manifest
@@ -84,11 +87,8 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
         return TimeReserve(evaluation, RESERVE_S + (RESERVE_SHARE + TRAINING_SHARE) * budget_s, 0.0)
     predict_s, distances_s, folds = *rehearsed, planned.folds
     postprocess_s = 0.0
-    if chooses_postprocessing(planned):
-        validating = len(planned.sides(folds[0])[1])
-        postprocess_s = min(
-            POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * validating
-        )
+    if passes := _passes(planned):
+        postprocess_s = min(POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * passes)
     base = (
         RESERVE_S
         + (RESERVE_SHARE + TRAINING_SHARE) * budget_s
@@ -106,12 +106,38 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
     return TimeReserve(evaluation, base + each * len(evaluation), postprocess_s)
 
 
-def chooses_postprocessing(planned: PlannedRun) -> bool:
-    """Whether postprocessing is chosen after training. A given plan, a recipe's plan and 2-D plans
-    are used as they are.
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen on validation cases after training."""
+
+    overlap: bool
+    postprocessing: bool
+
+
+def choices_of(planned: PlannedRun) -> Choices:
+    """What is chosen after training. A given plan, a recipe's plan and views are used as they are;
+    so are an overlap that the user set, and 2-D plans apart from their overlap.
     """
     run, plan = planned.run, planned.plan
-    return not (run.request.plan or run.recipe is not None or plan.views or plan.dims == 2)
+    is_free = not (run.request.plan or run.recipe is not None or plan.views)
+    is_set = any(parse_change(text)[0].startswith("inference") for text in run.request.changes)
+    return Choices(is_free and not is_set, is_free and plan.dims == 3)
+
+
+def _passes(planned: PlannedRun) -> float:
+    """The number of predictions that choosing needs, each as long as one with the plan's overlap;
+    0 if nothing is chosen.
+    """
+    plan, store, chosen = planned.plan, planned.run.store, choices_of(planned)
+    validating = planned.sides(planned.folds[0])[1]
+    passes = float(len(validating)) if chosen.postprocessing else 0.0
+    for case in validating if chosen.overlap else ():
+        # An overlap that leaves the windows as they are is not measured again.
+        shape = store.open(case.id).shape
+        counts = [placement.count(shape, plan.patch, overlap) for overlap in placement.OVERLAPS]
+        if len(set(counts)) > 1:
+            passes += sum(set(counts)) / counts[0]
+    return passes
 
 
 def _pictures(planned: PlannedRun) -> int:

@@ -17,7 +17,8 @@ from ...evaluation.training_verdict import Verdict
 from ...extend.registers import custom_parts
 from .planned import NetworkJob, PlannedRun
 
-KEPT = ("training", "validation", "training_s")  # of each network; a run that continues keeps them
+# Of each network, and the measured overlaps; a run that continues keeps them.
+KEPT = ("training", "validation", "training_s", "overlap")
 UNFINISHED = Verdict(summary="the training has not ended")
 
 
@@ -60,7 +61,7 @@ class ModelFile:
         self.card.setdefault(key, {})[name] = value
 
     def replan(self, plan: Plan) -> None:
-        """Use a plan that differs from the run's in postprocessing alone."""
+        """Use a plan that differs from the run's in how it predicts alone."""
         self.plan = plan
 
     def save(self) -> None:

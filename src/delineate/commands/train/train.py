@@ -180,7 +180,7 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     sound.for_work(lambda: judging.record_baseline(planned))
     run.clock.save()
     evaluation = held_out.cases_to_score(planned)
-    reserve = held_out.reserve(planned, evaluation)
+    reserve = sound.for_work(lambda: held_out.reserve(planned, evaluation))
     # Networks share the time that the reserve leaves; one that ends early leaves its rest to the
     # others.
     jobs = planned.jobs
@@ -191,7 +191,7 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
         limited = run.request.budget_s is not None
         deadline = time.monotonic() + max(1.0, share) if limited else None
         sound.for_work(partial(_fit, planned, model, job, deadline))
-    sound.for_work(lambda: _postprocess(planned, model, reserve.postprocess_s))
+    sound.for_work(lambda: _choose_prediction(planned, model, reserve.postprocess_s))
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
     verdict = judging.verdict_of(planned, model.card, scores)
     failures = [*failures, *unscored]
@@ -413,16 +413,17 @@ class _LogLines:
         self.run.progress(f"train {self.name}", line["progress"], 1.0, note)
 
 
-def _postprocess(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
-    """Choose, on the validation cases of the first fold, the structures of which only the largest
-    connected component is kept.
+def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
+    """Choose, on the validation cases of the first fold, the overlap of windows and the structures
+    of which only the largest connected component is kept.
     """
     from ...inference.devices import choose_device
     from ...inference.engine import Engine
-    from ...training import postprocessing
+    from ...training import postprocessing, window_overlap
 
-    run = planned.run
-    if not model.members or not held_out.chooses_postprocessing(planned):
+    run, began = planned.run, time.monotonic()
+    chosen = held_out.choices_of(planned)
+    if not model.members or not any(vars(chosen).values()):
         return
     first = model.members[0]
     engine = Engine.from_bundle(
@@ -430,14 +431,27 @@ def _postprocess(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
         choose_device(run.request.device),
         graphs=graphs_beside(run.model),
     )
-    validating = planned.sides(first.fold)[1]
-    names = postprocessing.choose(engine, _opened(planned, validating), limit_s)
-    if names:
-        plan = planned.plan.replace(postprocessing={"keep_largest": names})
-        run.say(
-            f"postprocessing: only the largest connected component of {', '.join(names)} is kept, "
-            "which is better on the validation cases"
-        )
+    cases, plan = _opened(planned, planned.sides(first.fold)[1]), planned.plan
+    if chosen.overlap:
+        # The rest of the time is for postprocessing.
+        found = window_overlap.choose(engine, cases, limit_s * held_out.OVERLAP_SHARE)
+        if found.measured:
+            plan = plan.replace(
+                inference=plan.inference.model_dump() | {"overlap": found.overlap},
+                reasons=plan.reasons | {"inference.overlap": found.reason},
+            )
+            model.card["overlap"] = found.to_json()
+            run.say(f"overlap of windows: {found.reason}")
+    if chosen.postprocessing:
+        left_s = limit_s - (time.monotonic() - began)
+        names = postprocessing.choose(replace(engine, plan=plan), cases, left_s)
+        if names:
+            plan = plan.replace(postprocessing={"keep_largest": names})
+            run.say(
+                f"postprocessing: only the largest connected component of {', '.join(names)} is "
+                "kept, which is better on the validation cases"
+            )
+    if plan != planned.plan:
         plan.save(run.folder / "plan.json")
         model.replan(plan)
         model.save()
