@@ -34,6 +34,7 @@ from delineate.core.volume import Volume
 from delineate.execution import local as batch
 from delineate.inference import memory_limits as limits
 from delineate.inference import predictor
+from delineate.inference.engine import Engine
 from delineate.networks.build import build, weights_of
 from delineate.preprocessing.prepare import prepare
 
@@ -587,6 +588,34 @@ def test_the_next_scan_is_read_while_one_is_delineated(tmp_path, monkeypatch):
     assert alone(cases[1]).ready == "b ready"
     alone.close()
     assert read == ["b"]
+
+
+def test_networks_are_compiled_while_the_first_scan_is_read(tmp_path, monkeypatch):
+    """Each waits for the other to begin."""
+    path = model(tmp_path / "m.model", ("MR",), drop_channel_p=0)
+    scan(tmp_path / "a.nii.gz")
+    reads, makes = threading.Event(), threading.Event()
+    read, make = results.read_image, Engine.from_bundle
+
+    def reading(case, manifest):
+        reads.set()
+        assert makes.wait(30)
+        return read(case, manifest)
+
+    def making(*args, **how):
+        makes.set()
+        assert reads.wait(30)
+        return make(*args, **how)
+
+    monkeypatch.setattr(results, "read_image", reading)
+    monkeypatch.setattr(Engine, "from_bundle", making)
+    done = predict(path, [tmp_path / "a.nii.gz"], tmp_path / "out", PredictOptions(device="cpu"))
+    assert not done.failures and reads.is_set()
+    # What cannot run is refused before anything is written.
+    with pytest.raises(UsageError, match="not quantised"):
+        options = PredictOptions(device="cpu", precision="int8")
+        predict(path, [tmp_path / "a.nii.gz"], tmp_path / "none", options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_results_are_written_behind_one_at_a_time():

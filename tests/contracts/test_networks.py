@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from delineate import extend
 from delineate.core.plan import Network
 from delineate.inference import openvino as compiled
-from delineate.inference.engine import fast_dtype
+from delineate.inference.engine import fast_dtype, traced_shape
 from delineate.networks import quicknat
 from delineate.networks.blocks import AveragePool
 from delineate.networks.build import (
@@ -602,6 +602,33 @@ def test_a_compiled_network_gives_the_same_logits(name):
         )
         # A window's logits do not depend on its companions.
         assert torch.equal(graph(x[1:2]), out[1:2])
+
+
+@needs_openvino
+@each_network
+def test_a_network_traced_with_a_small_window_gives_the_same_logits(name, monkeypatch):
+    """Bit by bit, and without a second trace."""
+    given = NETWORKS[name]
+    patch = tuple(d * n if d > 1 else 1 for d, n in zip(given.divisor, (3, 4, 5), strict=True))
+    monkeypatch.setattr("delineate.inference.engine.LEAST_TRACED", 1)
+    small = traced_shape(given, patch)
+    x = torch.randn(1, given.channels, *patch[: given.dims])
+    weights, traces = weights_of(build(given, seed=0)), []
+    trace = torch.jit.trace
+    monkeypatch.setattr(
+        torch.jit,
+        "trace",
+        lambda m, x, **how: traces.append(tuple(x.shape[1:])) or trace(m, x, **how),
+    )
+    found = [
+        compiled.compiled(
+            lambda: filled(given, weights), tuple(x.shape[1:]), torch.float32, traced=traced
+        )
+        for traced in ((), small)
+    ]
+    assert traces == [tuple(x.shape[1:]), small] and small != tuple(x.shape[1:])
+    whole, part = (graph(x) for graph in found if graph is not None)
+    assert torch.equal(whole, part)
 
 
 @needs_openvino

@@ -22,7 +22,7 @@ from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.inference import graph_cache
 from delineate.inference import openvino as compiled
-from delineate.inference.engine import Engine
+from delineate.inference.engine import Engine, keep_graphs
 from delineate.inference.predictor import DropoutSamples, predict
 from delineate.networks.build import build, filled, weights_of
 
@@ -98,6 +98,24 @@ def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
         file.write_bytes(damaged)
         assert np.array_equal(predict(scan(), engine(bundle, folder)).labels.array, first)
         assert graph_cache.read(file) is not None
+
+
+def test_kept_graphs_are_those_of_a_new_process(tmp_path, monkeypatch):
+    """Whatever number of threads a training used."""
+    bundle, threads = model(), torch.get_num_threads()
+    monkeypatch.setattr("delineate.inference.engine.threads_at_first", lambda: threads)
+    torch.set_num_threads(threads + 1)
+    try:
+        keep_graphs(bundle, tmp_path)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(compiled, "_converted", lambda *_: pytest.fail("converted again"))
+    assert ways(Engine.from_bundle(bundle, CPU, graphs=tmp_path)) == [compiled.Graph]
+    # Nothing is kept where predictions do not use OpenVINO.
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    keep_graphs(bundle, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_graph_of_another_user_is_not_loaded(tmp_path, monkeypatch):

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from delineate.cli import app
-from delineate.core.bundle import Bundle
+from delineate.core.bundle import Bundle, graphs_beside
 from delineate.core.errors import BundleError, InputError, PlanError, UsageError
 from delineate.core.grid import Grid
 from delineate.core.plan import Plan
 from delineate.core.volume import Volume
 from delineate.formats.files import read
+from delineate.inference import openvino as compiled
 from delineate.inference.engine import Engine
 from delineate.inference.predictor import predict
 from delineate.interop.nnunet import load_data_only, read_bundle
@@ -570,6 +571,10 @@ def test_the_command(tmp_path):
         bundle.card["checkpoints"].keys() == {"fold_0/checkpoint_final.pth"}
         and bundle.card["imported"] == "nnU-Net v2"
     )
+    # The first prediction finds its networks compiled, and uses nnU-Net's own windows.
+    assert bundle.plan.inference.overlap == 0.5
+    graphs = [path.name.split("-")[:2] for path in graphs_beside(out).glob("*.graph")]
+    assert graphs == ([[bundle.id, "fold_0"]] if compiled.available() else [])
     wrong = {
         "imported from nnunet": ["nnunett", str(folder)],
         "folds are numbers": ["nnunet", str(folder), "--folds", "a"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core.bundle import Bundle, refuse_foreign
+from ..core.bundle import Bundle, graphs_beside, refuse_foreign
 from ..core.errors import UsageError
 from ..core.outputs import Originals
 from ..core.progress import Say, unsaid
@@ -22,7 +22,7 @@ def import_model(
     *,
     say: Say = unsaid,
 ) -> Bundle:
-    """Write the model that ``folder`` describes to ``out``.
+    """Write the model that ``folder`` describes to ``out``, and its compiled networks next to it.
 
     Args:
         kind: the source framework, one of ``KINDS``; "nnunet" reads a results folder of nnU-Net v2
@@ -45,6 +45,7 @@ def import_model(
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")
     require_extra("predict", "import")
+    from ..inference.engine import keep_graphs
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
@@ -53,4 +54,5 @@ def import_model(
     refuse_foreign(out, overwrite)  # before the networks are read
     bundle = nnunet.read_bundle(folder, **chosen, say=say)
     bundle.save(out, overwrite)
+    keep_graphs(bundle, graphs_beside(out))
     return bundle

@@ -16,6 +16,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +188,22 @@ class Bundle:
             BundleError: not a bundle, of another version, or changed since it was written.
         """
         path = Path(path)
-        raw = _verified_bytes(path)
+        raw = _bytes_of(path)
+        # The bytes are hashed while the parts are read and hashed for the id. If they are damaged,
+        # that is why something else went wrong.
+        with ThreadPoolExecutor(1) as pool:
+            intact = pool.submit(_is_intact, raw)
+            try:
+                found = cls._parsed(raw, path)
+            except Exception:
+                _refuse_damaged(intact.result(), path)
+                raise
+            _refuse_damaged(intact.result(), path)
+        return found
+
+    @classmethod
+    def _parsed(cls, raw: bytes, path: Path) -> Bundle:
+        """The bundle in the bytes of a file, not verified but for its id; raises as ``load``."""
         try:
             with zipfile.ZipFile(io.BytesIO(raw)) as archive:
                 # The header first: a newer schema must be refused before its parts are read.
@@ -328,16 +344,16 @@ def weights_sha256(weights: Weights) -> str:
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8))  # without a copy
     return digest.hexdigest()
 
 
-def _verified_bytes(path: Path) -> bytes:
-    """The content of a bundle file whose checksum is correct.
+def _bytes_of(path: Path) -> bytes:
+    """The content of a file that looks like a bundle.
 
     Raises:
         InputError: it cannot be read.
-        BundleError: a folder, another kind of file, or changed since it was written.
+        BundleError: a folder, or another kind of file.
     """
     if path.is_dir():
         raise BundleError("is a folder; a model is a single file", path=path)
@@ -352,13 +368,22 @@ def _verified_bytes(path: Path) -> bytes:
             "is not a delineate model (expected a file written by `delineate train -o`)",
             path=path,
         )
-    if hashlib.sha256(raw[:-_DIGEST]).hexdigest().encode() != raw[-_DIGEST:]:
+    return raw
+
+
+def _is_intact(raw: bytes) -> bool:
+    """Whether the bytes of a bundle have the checksum at their end."""
+    content = memoryview(raw)[:-_DIGEST]
+    return hashlib.sha256(content).hexdigest().encode() == raw[-_DIGEST:]
+
+
+def _refuse_damaged(is_intact: bool, path: Path) -> None:
+    if not is_intact:
         raise BundleError(
             "has been changed or damaged since it was written: its SHA-256 does not match; "
             "copy it again",
             path=path,
         )
-    return raw
 
 
 def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Member:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -71,6 +72,16 @@ def choose_device(name: str = "auto") -> torch.device:
             "cuda:0"
         )
     return torch.device(name)
+
+
+@functools.cache
+def threads_at_first() -> int:
+    """The number of threads that torch chose for this process. Call it before that is changed; from
+    then on it gives the same number.
+    """
+    import torch
+
+    return torch.get_num_threads()
 
 
 @contextlib.contextmanager

@@ -32,10 +32,11 @@ from torch import Tensor, nn
 
 from ..core.bundle import Bundle, Member
 from ..core.errors import UsageError
-from ..core.plan import Inference, Plan, View
+from ..core.plan import Inference, Network, Plan, View
 from ..networks.build import filled, memory_format
 from . import int8, placement
 from . import openvino as compiled
+from .devices import choose_device, threads_at_first
 from .planes import Planes, planes
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
 WINDOW_VOXELS = 2**21
 # Limits of ``drawn_windows``: windows at least and at most, voxels in all.
 LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22
+LEAST_TRACED = 16  # voxels along an axis of ``traced_shape``
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: with many classes, fewer windows at once
 
 
@@ -157,6 +159,17 @@ class Engine:
         return [(view, weight / total, engine) for view, weight, engine in parts]
 
 
+def refuse_unfit(bundle: Bundle, dtype: torch.dtype | None, views: Sequence[str]) -> None:
+    """What ``Engine.from_bundle`` refuses before it builds a network.
+
+    Raises:
+        UsageError: the model lacks a requested view; INT8 of a model without bounds.
+    """
+    _known_views(bundle, views)
+    if dtype == torch.int8:
+        _int8_backend(bundle, "auto")
+
+
 def _known_views(bundle: Bundle, views: Sequence[str]) -> list[str]:
     """The views of the model; UsageError if it lacks one of ``views``."""
     known = list(dict.fromkeys(member.view for member in bundle.members if member.view))
@@ -212,8 +225,9 @@ def _network(
     # Prefer a compiled graph; None means that OpenVINO does not support a layer.
     can_compile = device.type == "cpu" and compiled.available()
     if can_compile and backend != "torch":
+        shape = (plan.network.channels, *plan.patch[: plan.dims])
         graph = compiled.compiled(
-            make, (plan.network.channels, *plan.patch[: plan.dims]), dtype, graphs, name
+            make, shape, dtype, graphs, name, traced_shape(plan.network, plan.patch)
         )
         if graph is not None:
             return graph
@@ -224,6 +238,36 @@ def _network(
             else "the OpenVINO backend needs a CPU (x86-64) and the package openvino"
         )
     return make().to(device)
+
+
+def keep_graphs(bundle: Bundle, graphs: Path) -> None:
+    """Compile the networks for this machine's CPU and keep them in ``graphs``, so that the first
+    prediction finds them. Does nothing where predictions use a GPU, or torch.
+    """
+    if choose_device().type != "cpu" or not compiled.available():
+        return
+    # A graph is for a number of threads: that of a new process, not that of a training.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_at_first())
+    try:
+        Engine.from_bundle(bundle, torch.device("cpu"), graphs=graphs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def traced_shape(network: Network, patch: Triple) -> tuple[int, ...]:
+    """(C, *size) of the window with which a network is traced, never larger than ``patch``; see
+    ``openvino``. Registered networks, whose code may depend on the size, have ().
+    """
+    if network.kind not in Network.OWN_KINDS:
+        return ()
+    # At the deepest stage an axis keeps at least two voxels if it has them: a norm of one voxel
+    # is another operation.
+    size = (
+        min(p, d * max(2, -(-LEAST_TRACED // d)))
+        for p, d in zip(patch, network.divisor, strict=True)
+    )
+    return (network.channels, *tuple(size)[: network.dims])
 
 
 @contextlib.contextmanager

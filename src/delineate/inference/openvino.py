@@ -1,11 +1,12 @@
 """Networks compiled by OpenVINO for this machine's processor: the same logits as torch, several
 times faster.
 
-A network is traced once with the shape of its windows, converted and compiled. The compiled graph
-is cached in a folder next to the model (``graph_cache``). Its file name depends on everything that
-determines the graph, so that the next process neither builds nor converts the network. A file that
-is damaged or from another version is replaced. Shapes: x (B, C, *patch) -> logits (B, L, *patch); a
-graph runs one window at a time, so B is any number. It knows no plan.
+A network is traced once, converted and compiled for the shape of its windows. Tracing runs the
+whole network, so it is done with a small window if no operation depends on the size (``traced``).
+The compiled graph is cached in a folder next to the model (``graph_cache``). Its file name depends
+on everything that determines the graph, so that the next process neither builds nor converts the
+network. A file that is damaged or from another version is replaced. Shapes: x (B, C, *patch) ->
+logits (B, L, *patch); a graph runs one window at a time, so B is any number. It knows no plan.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def compiled(
     dtype: torch.dtype,
     kept: Path | None = None,
     name: str = "",
+    traced: Sequence[int] = (),
 ) -> Graph | None:
     """The graph of a network, from the cache ``kept`` if it is there; None if OpenVINO does not
     support one of its layers.
@@ -85,6 +87,8 @@ def compiled(
         dtype: float32, or bfloat16 if the processor has hardware for it.
         kept: folder for the graphs of one model; if it cannot be written, nothing is cached.
         name: identifies the network and its weights.
+        traced: (C, *size) of a smaller window with which the network is traced; only of networks
+            whose operations do not depend on the size. () traces with ``shape``.
     """
     import openvino
 
@@ -112,7 +116,7 @@ def compiled(
             return Graph(core.import_model(io.BytesIO(found), "CPU", settings), make)
         except RuntimeError:
             logging.getLogger(__name__).debug("%s is from another OpenVINO; replaced", file)
-    model = _converted(make(), (1, *shape))
+    model = _converted(make(), (1, *shape), (1, *(traced or shape)))
     if model is None:
         return None
     graph = core.compile_model(model, "CPU", settings)
@@ -133,9 +137,9 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
-    """The module as an OpenVINO model for inputs of ``shape``; None if it has a layer that cannot
-    be converted.
+def _converted(module: nn.Module, shape: Sequence[int], traced: Sequence[int]) -> Any:
+    """The module as an OpenVINO model for inputs of ``shape``, traced with one of shape ``traced``;
+    None if it has a layer that cannot be converted.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -145,8 +149,9 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
         warnings.simplefilter("ignore")
         try:
             trace: Any = torch.jit.trace
-            traced = trace(module, torch.zeros(*shape), check_trace=False)
-            decoder = TorchScriptPythonDecoder(traced)
+            decoder = TorchScriptPythonDecoder(
+                trace(module, torch.zeros(*traced), check_trace=False)
+            )
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
             model.reshape(list(shape))
@@ -155,9 +160,12 @@ def _converted(module: nn.Module, shape: Sequence[int]) -> Any:
             passes = Manager()
             passes.register_pass(ConstantFolding())
             passes.run_passes(model)
+            # Same size in and out, whatever it was traced with.
+            if list(model.output(0).shape)[2:] != list(shape)[2:]:
+                raise ValueError(f"traced with {traced}, it gives {model.output(0).shape}")
         except Exception as error:  # the frontend raises many kinds
             logging.getLogger(__name__).debug(
                 "OpenVINO cannot convert %s: %s", type(module).__name__, error
             )
-            return None
+            return None if traced == shape else _converted(module, shape, shape)
     return model

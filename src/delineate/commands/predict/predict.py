@@ -6,7 +6,7 @@ done. No scan is replaced (see ``results`` for the output).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,16 +181,17 @@ def predict_cases(
             "segments them again"
         )
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
-    # What the engine refuses is refused before anything is written.
-    engine = _engine(bundle, device, options, model) if left.cases else None
+    # What the engine refuses is refused before anything is written; the rest of its work is done
+    # while the first scan is read.
+    make = _engine_maker(bundle, device, options, model) if left.cases else None
     with guarded.kept(), claimed(atomic.make_folder(folder) / CLAIM) as claim:
         atomic.remove_temporaries(folder)
         # From now on the folder is known as ours, even if this call is killed.
         ids = [case.id for case in left]
         write_record(folder, bundle, head, [], writing=ids, journal=journal)
-        if engine is not None:
+        if make is not None:
             with Session(
-                bundle, engine, left, folder, options, journal, claim, say, progress
+                bundle, make, left, folder, options, journal, claim, say, progress
             ) as session:
                 finished |= {outcome.name: outcome for outcome in session.run()}
             claim.confirm()
@@ -224,23 +225,39 @@ def _finished(
     return found
 
 
-def _engine(
+def _engine_maker(
     bundle: Bundle, device: torch.device, options: PredictOptions, model: str | Path
-) -> Engine:
-    from ...inference import memory_limits
-    from ...inference.engine import DTYPES, Engine
+) -> Callable[[], Engine]:
+    """A function that gives the engine. If a backend is requested, which may not support the
+    network, or memory is limited, the engine is made here.
 
-    engine = Engine.from_bundle(
-        bundle,
-        device,
-        DTYPES[options.precision],
-        options.views,
-        backend=options.backend,  # type: ignore[arg-type]
-        graphs=graphs_beside(model) if model else None,
-    )
-    if options.ram_bytes is not None or options.vram_bytes is not None:
-        memory_limits.warm_up(engine)
-    return replace(engine, oblique_deg=options.oblique_deg)
+    Raises:
+        UsageError: see ``Engine.from_bundle``.
+    """
+    from ...inference import engine as infer
+    from ...inference import memory_limits
+
+    dtype = infer.DTYPES[options.precision]
+    is_limited = options.ram_bytes is not None or options.vram_bytes is not None
+    infer.refuse_unfit(bundle, dtype, options.views)
+
+    def make() -> Engine:
+        engine = infer.Engine.from_bundle(
+            bundle,
+            device,
+            dtype,
+            options.views,
+            backend=options.backend,  # type: ignore[arg-type]
+            graphs=graphs_beside(model) if model else None,
+        )
+        if is_limited:
+            memory_limits.warm_up(engine)
+        return replace(engine, oblique_deg=options.oblique_deg)
+
+    if options.backend == "auto" and options.precision != "int8" and not is_limited:
+        return make
+    made = make()
+    return lambda: made
 
 
 def gather(

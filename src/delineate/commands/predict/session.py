@@ -45,7 +45,7 @@ class Session:
 
     Args:
         bundle: the model.
-        engine: its networks on a device.
+        make: gives its networks on a device; called while the first scan is read.
         manifest: the scans, in the order in which they are read.
         out: the folder of the results.
         options: see ``commands.options``.
@@ -58,7 +58,7 @@ class Session:
     def __init__(
         self,
         bundle: Bundle,
-        engine: Engine,
+        make: Callable[[], Engine],
         manifest: Manifest,
         out: Path,
         options: PredictOptions,
@@ -67,7 +67,7 @@ class Session:
         say: Say = unsaid,
         progress: Progress = silent,
     ):
-        self._bundle, self._engine, self._manifest = bundle, engine, manifest
+        self._bundle, self._make, self._manifest = bundle, make, manifest
         self._out, self._options, self._say = out, options, say
         self._journal, self._claim, self._progress = journal, claim, progress
         self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
@@ -76,6 +76,12 @@ class Session:
         self._writer = BackgroundWriter(options)
 
     def __enter__(self) -> Session:
+        self._prefetcher.begin()
+        try:
+            self._engine = self._make()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -249,6 +255,12 @@ class Prefetcher:
             if case.id in self._next:
                 following = self._next[case.id]
                 self._waiting[following.id] = self._pool.submit(self._make, following)
+
+    def begin(self) -> None:
+        """Read the first scan ahead."""
+        if self._options.ram_bytes is None:
+            for case in self._manifest.cases[:1]:
+                self._waiting[case.id] = self._pool.submit(self._make, case)
 
     def _make(self, case: Case) -> Scan:
         from ...inference.predictor import preprocess_scan

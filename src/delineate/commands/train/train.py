@@ -205,9 +205,10 @@ def _use_fastest_threads(run: TrainingRun) -> None:
     """On a CPU and with a budget, use as many threads as the load of the machine leaves useful."""
     import torch
 
-    from ...inference.devices import choose_device
+    from ...inference.devices import choose_device, threads_at_first
     from ...training.threads import use_fastest
 
+    threads_at_first()
     if run.request.budget_s is None or choose_device(run.request.device).type != "cpu":
         return
     widths, kernel = (16, 32), (3, 3, 3)
@@ -480,7 +481,11 @@ def _finish(
     verdict: Verdict,
     failed: Sequence[str],
 ) -> list[str]:
-    """Write the last bundle, the card with the failures so far, and the report; its failure."""
+    """Write the last bundle with its compiled networks, the card with the failures so far, and the
+    report; its failure.
+    """
+    from ...inference.engine import keep_graphs
+
     model.card |= {
         "verdict": verdict.to_json(),
         "scores": without_nan(scores),
@@ -489,6 +494,7 @@ def _finish(
     }
     model.save()
     bundle = Bundle.load(run.model)
+    keep_graphs(bundle, graphs_beside(run.model))
     run.save_json("card.json", bundle.card | {"id": bundle.id, "failed": list(failed)})
     failures = _write_report(run)
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
