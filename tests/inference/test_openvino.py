@@ -100,6 +100,12 @@ def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):
         assert graph_cache.read(file) is not None
 
 
+def test_a_large_window_has_all_cores_and_small_ones_run_in_parallel():
+    for threads in (1, 2, 4):
+        assert compiled.streams(512 * 512, threads) == 1
+    assert [compiled.streams(n, 16) for n in (40 * 56 * 40, 512 * 512, 128**3)] == [16, 4, 1]
+
+
 def test_kept_graphs_are_those_of_a_new_process(tmp_path, monkeypatch):
     """Whatever number of threads a training used."""
     bundle, threads = model(), torch.get_num_threads()
