@@ -144,13 +144,10 @@ class Model:
                 SimpleITK, or a pair (array, affine); (I, J, K) or (C, I, J, K).
             mirror: True averages over mirror images along the axes that training mirrored (slower,
                 often a little better), False does not, None follows the model's plan.
-            overlap: fraction of their size that neighbouring windows share at least; less is
-                faster. None follows the model's plan, whose overlap was measured in training.
-            views: only these views ("axial", "coronal", "sagittal") of a model with several; ()
-                uses all.
+            overlap: the fraction that neighbouring windows share; less is faster. None: the plan's.
+            views: only these ("axial", "coronal", "sagittal") of a model with several; () uses all.
             oblique_deg: a 2-D model also sees planes tilted by this angle, and averages.
-            samples: number of Monte-Carlo dropout samples; ``uncertainty`` of the result gives
-                their agreement for each structure.
+            samples: number of Monte-Carlo dropout samples, whose agreement is ``uncertainty``.
             maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
             keep_samples: the result has the label map of each sample too, as ``samples``.
             seed: of the samples.
