@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,15 +93,58 @@ def test_slices_that_were_scaled_by_their_own_highest_label_are_errors(tmp_path,
     folder = tmp_path / "TrainLabels" / "Coronal"
     # Two labels of three, and one: the colours of the second one look like white matter.
     for name, label in (("half", trees.mask((1, 2))), ("one", trees.mask([1]))):
-        path = folder / f"{trees._oasis(1)}_slice{'1' if name == 'half' else '2'}.png"
-        trees._drawn(path, label[:, :, 2])
+        path = folder / f"{trees.oasis(1)}_slice{'1' if name == 'half' else '2'}.png"
+        trees.drawn(path, label[:, :, 2])
         if not coloured:
             Image.open(path).convert("L").save(path)
     found = discover(tmp_path)
     errors = {f.case for f in found.findings if f.severity == "error"}
-    assert errors == {f"{trees._oasis(1)}_slice{k}" for k in (1, 2)}
+    assert errors == {f"{trees.oasis(1)}_slice{k}" for k in (1, 2)}
     assert found.manifest.labels.names == TISSUES
     assert not errors & {case.id for case in found.manifest}
+
+
+@pytest.mark.parametrize("colours", ["jet", "gray"])
+def test_slices_in_other_colours(tmp_path, colours):
+    trees.brain_slices(tmp_path, coloured=True, colours=colours)
+    found = discover(tmp_path).manifest
+    case = found.named(f"{trees.oasis(2)}_slice2")
+    assert found.labels.names == TISSUES
+    label = read_label(case, found).array[..., 0]
+    assert np.array_equal(label, trees.mask(trees.TISSUES, 2)[:, :, 2])
+    # The greys 0, 128 and 255 of a slice without white matter are not those of the others.
+    name = f"{trees.oasis(1)}_slice2"
+    path = tmp_path / "TrainLabels" / "Coronal" / f"{name}.png"
+    trees.drawn(path, trees.mask((1, 2))[:, :, 2], colours)
+    errors = {f.case for f in discover(tmp_path).findings if f.severity == "error"}
+    assert errors == {name}
+
+
+@pytest.mark.parametrize("parts_", [("Train", "Val", "Test"), ("Train",)])
+def test_slices_of_several_views_are_of_one_patient(tmp_path, parts_):
+    for view in ("Axial", "Coronal", "Sagittal"):
+        trees.brain_slices(tmp_path, coloured=False, view=view)
+    for folder in list(tmp_path.iterdir()):
+        if not folder.name.startswith(parts_):
+            shutil.rmtree(folder)
+    found = discover(tmp_path).manifest
+    people = (1, 2, 3, 4, 5) if len(parts_) > 1 else (1, 2, 3)
+    assert found.patients == [f"OAS1_{n:04d}" for n in people]
+    assert found.labels.names == TISSUES and len(found) == 18 * len(people)
+    assert f"{trees.oasis(1)}_slice0_axial" in {case.id for case in found}
+
+
+def test_brats_in_one_folder(tmp_path):
+    found, _ = read_by_commands(
+        tmp_path, trees.brats_one_folder, "suffix-pairs", "brats-vnet-light"
+    )
+    assert found.channels == ("flair", "t1", "t1ce", "t2") and found.labels.names == TUMOUR
+    assert [Path(s.path).name.split("_")[-1] for s in found.cases[0].label] == ["seg.nii.gz"]
+    # A case without one of the sequences is an error, and no case of its own.
+    (tmp_path / "BraTS20_Training_002_t2.nii.gz").unlink()
+    again = discover(tmp_path)
+    assert len(again.manifest) == 2
+    assert [f.case for f in again.findings if f.severity == "error"] == ["BraTS20_Training_002"]
 
 
 def test_mr_slices(tmp_path):

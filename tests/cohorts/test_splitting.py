@@ -79,6 +79,9 @@ def test_a_ratio_that_fits_neither_rule_is_refused(text):
 def test_a_side_without_patients_is_refused():
     with pytest.raises(LayoutError, match="none for val and test"):
         read_split("98/1/1").divide(cohort(5))
+    for text in ("80:20", "80", "80/10/10/0", "-1/5"):
+        with pytest.raises(UsageError, match=f"--split {text} is neither a file nor a ratio"):
+            read_split(text)
     with pytest.raises(UsageError, match="no patients for training"):
         read_split("0/20")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,24 +53,24 @@ def liver_groups(root: Path) -> None:
             dicom_series(root / "labels" / name, mask([1], n).astype(np.int16))
 
 
-def _oasis(n: int, session: int = 1) -> str:
+def oasis(n: int, session: int = 1) -> str:
     return f"OAS1_{n:04d}_MR{session}_mpr_n4_anon_111_t88_masked_gfc"
 
 
 def brain_volumes(root: Path) -> None:
     """Brain: processed volumes and tissues of OASIS-1 in two folders; one person came twice."""
     for n, session in ((1, 1), (2, 1), (2, 2), (3, 1)):
-        name = _oasis(n, session)
+        name = oasis(n, session)
         nifti(root / "Oasis_Data_Processed" / f"{name}.nii", mr(3 * n + session))
         nifti(root / "Oasis_Labels_Processed" / f"{name}_fseg.nii", mask(TISSUES, n))
 
 
-def _drawn(path: Path, labels: np.ndarray) -> None:
+def drawn(path: Path, labels: np.ndarray, colours: str = "viridis") -> None:
     """A slice as ``matplotlib.pyplot.imsave`` draws it: scaled by its own highest label."""
     from matplotlib.image import imsave
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    imsave(path, labels.T.astype(float))
+    imsave(path, labels.T.astype(float), cmap=colours)
 
 
 def _grey(path: Path, labels: np.ndarray) -> None:
@@ -78,16 +79,18 @@ def _grey(path: Path, labels: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(greys.T)).save(path)
 
 
-def brain_slices(root: Path, *, coloured: bool) -> None:
-    """Brain: coronal slices, with labels in the colours of viridis or as grey."""
+def brain_slices(
+    root: Path, *, coloured: bool, view: str = "Coronal", colours: str = "viridis"
+) -> None:
+    """Brain: slices of a view, with labels in the colours of a scale or as the grey of viridis."""
     for part, cases in (("Train", (1, 2, 3)), ("Val", (4,)), ("Test", (5,))):
         for n in cases:
             labels = mask(TISSUES, n)
             for k in SLICES:
-                name = f"{_oasis(n)}_slice{k}.png"
-                png(root / f"{part}Data" / "Coronal" / name, mr(n)[:, :, k].astype(np.uint8))
-                draw = _drawn if coloured else _grey
-                draw(root / f"{part}Labels" / "Coronal" / name, labels[:, :, k])
+                name = f"{oasis(n)}_slice{k}.png"
+                png(root / f"{part}Data" / view / name, mr(n)[:, :, k].astype(np.uint8))
+                draw = partial(drawn, colours=colours) if coloured else _grey
+                draw(root / f"{part}Labels" / view / name, labels[:, :, k])
 
 
 def mr_slices(root: Path) -> None:
@@ -197,6 +200,14 @@ def brats_flat(root: Path, names: str, images: str = "images", labels: str = "la
         for k, name in enumerate(names.split()):
             nifti(root / images / f"{case}_{name}.nii.gz", mr(10 * n + k))
         nifti(root / labels / f"{case}_seg.nii", mask(TUMOUR, n))
+
+
+def brats_one_folder(root: Path) -> None:
+    """Brain tumours: all sequences and masks of all cases in one folder."""
+    for n in (1, 2, 3):
+        case = f"BraTS20_Training_{n:03d}"
+        _tumour(root, case, n)
+        nifti(root / f"{case}_seg.nii.gz", mask(TUMOUR, n))
 
 
 def brats_arrays(root: Path) -> None:

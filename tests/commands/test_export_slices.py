@@ -282,11 +282,14 @@ def test_what_is_there_is_not_replaced(cohort, tmp_path):
     merge_slices(out, tmp_path / "v")
     with pytest.raises(OutputError, match="exists already"):
         merge_slices(out, tmp_path / "v")
+    with pytest.raises(InputError, match="export-slices did not write it"):
+        merge_slices(cohort, tmp_path / "w")
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"views": ()}, "--view is one of axial, coronal, sagittal, found none"),
         ({"views": ("oblique",)}, "--view is one of axial, coronal, sagittal, found oblique"),
         ({"bits": 12}, "--bits is 8 or 16"),
         ({"form": "jpg"}, "--format is one of"),

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, UsageError
@@ -99,7 +100,8 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
             the first.
 
     Raises:
-        UsageError: a ratio without training cases, or a fold that the file lacks.
+        UsageError: neither a ratio nor a file, a ratio without training cases, or a fold that the
+            file lacks.
         InputError: the file cannot be read, has another form, or a name in two lists.
     """
     if is_ratio(text):
@@ -108,7 +110,7 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
         if not shares[0]:
             raise UsageError(f"--split {text} leaves no patients for training")
         return SplitRule(text, shares)
-    data = read_json(text)
+    data = _lists_in(text)
     if isinstance(data, list):
         return _of_nnunet(data, text, fold or 0)
     lists = data if isinstance(data, dict) else {}
@@ -131,6 +133,15 @@ def read_split(text: str, fold: int | None = None) -> SplitRule:
     fold_of = {str(name): n for n, names in enumerate(folds) for name in names}
     side_of = {str(name): side for side, names in sides.items() for name in names}
     return SplitRule(text, sides={**dict.fromkeys(fold_of), **side_of}, folds=fold_of)
+
+
+def _lists_in(text: str) -> Any:
+    """The content of the file ``text``, which is no ratio."""
+    if not Path(text).exists():
+        raise UsageError(
+            f"--split {text} is neither a file nor a ratio, such as 80/20, 80/10/10 or 16/4"
+        )
+    return read_json(text)
 
 
 def _is_known(lists: Mapping[str, Any]) -> bool:

@@ -98,7 +98,7 @@ def account_for(manifest: Manifest, settings: Iterable[str | Path] = ()) -> list
         place = re.sub(r"\d+", "*", os.path.dirname(relative)) or "."
         groups.setdefault((use, place, _ending(path)), []).append(relative)
     found = [
-        FileGroup(place, ending, len(files), use, "" if use else _why(root / files[0]), files[0])
+        FileGroup(place, ending, len(files), use, "" if use else _why(root, files[0]), files[0])
         for (use, place, ending), files in groups.items()
     ]
     order = ("image", "label", "settings", "")
@@ -172,9 +172,10 @@ def _ending(path: str) -> str:
     return f"{os.path.splitext(stem)[1]}{ending}" if ending == ".gz" else ending
 
 
-def _why(path: Path) -> str:
+def _why(root: Path, relative: str) -> str:
     """What an unused file seems to be, from its name, and from the content of a JSON file."""
-    ending = _ending(str(path))
+    path = root / relative
+    ending = _ending(relative)
     if ending in (".json", ".xml"):
         return _outline(path) or "settings or metadata"
     for endings, words in (
@@ -193,7 +194,9 @@ def _why(path: Path) -> str:
     if path.parent.name in _SURFER:
         return f"{_SURFER[path.parent.name]} of FreeSurfer, which are not read"
     if has_image_ending(path.name):
-        is_mask = re.search(r"(?i)mask|seg|label|manual|truth|(?<![a-z])gt(?![a-z])", str(path))
+        # "masked" names images without a skull.
+        words = r"(?i)mask(?!ed)|seg|label|manual|truth|(?<![a-z])gt(?![a-z])"
+        is_mask = re.search(words, relative)
         return "masks that belong to no case" if is_mask else "images that belong to no case"
     if dicom.kind_of(path):
         return "DICOM objects with labels that belong to no series"

@@ -136,7 +136,8 @@ def _refuse_unfit(options: ExportSlicesOptions) -> None:
         ("--masks", (options.masks,), MASKS),
         ("--format", (options.form,), tuple(ENDINGS)),
     ):
-        if not given or (wrong := [word for word in given if word not in allowed]):
+        wrong = [word for word in given if word not in allowed]
+        if wrong or not given:
             raise UsageError(
                 f"{what} is one of {', '.join(allowed)}, found {', '.join(wrong) or 'none'}"
             )

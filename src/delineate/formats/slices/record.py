@@ -197,6 +197,8 @@ class SliceSet:
             InputError: there is none, or it is damaged or newer.
         """
         path = Path(folder) / RECORD
+        if not path.exists():
+            raise InputError(f"has no {RECORD}, so export-slices did not write it", path=folder)
         data = read_json(path)
         try:
             if KIND not in data:

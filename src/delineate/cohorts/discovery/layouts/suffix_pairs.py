@@ -14,6 +14,8 @@ from ....formats import dicom
 from ....formats.files import natural_key, stem
 from ..drafts.content import content_of
 from ..tree import Tree, source
+from .modalities import modality_of
+from .parallel.entries import named_channels
 
 SAMPLED = 4  # files of each ending that are opened
 EXAMINED = 20  # files without a label that may be other masks
@@ -30,11 +32,13 @@ _IMAGE_WORD = re.compile(r"(?i)(?<![a-z])(orig|image|img|volume|scan)(?![a-z])")
 @layout("suffix-pairs", definition="ID.*, ID_mask.*", tier="pairs")
 def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     """Image and label in one folder, marked by a word in the name: ``*orig*`` and ``*liver*``, or
-    ``X`` and ``X_seg``, ``X_mask``, ``X_label``.
+    ``X`` and ``X_seg``, ``X_mask``, ``X_label``; or a file for each channel, ``X_t1``, ``X_t2``.
     """
     images, labels = _images_and_labels(_pictures(tree, root))
     if not labels or not images:
         return None
+    if several := _of_several_channels(root, images, labels):
+        return several
     # The key is the name without the words that mark image or label.
     keyed = {_bare(p): p for p in images}
     truth = {_bare(p): p for p in labels}
@@ -66,6 +70,30 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
         draft.problem(
             key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
         )
+    return draft
+
+
+def _of_several_channels(
+    root: Path, images: Sequence[Path], labels: Sequence[Path]
+) -> Draft | None:
+    """Cases with a file for each channel (``X_t1``, ``X_t2``, ``X_seg``); None if the names state
+    no channels, or one.
+    """
+    truth = {_bare(p): p for p in labels}
+    found = named_channels(root, {stem(p): p for p in images}, {stem(p): p for p in labels})
+    if len(found.channels) < 2 or not set(found.files) & set(truth):
+        return None
+    draft = Draft("suffix-pairs", [], found.channels, modality=modality_of(found.channels))
+    for case, lacking in found.incomplete.items():
+        draft.problem(case, "missing", f"channel {', '.join(lacking)} is missing")
+    for case, paths in found.files.items():
+        if case not in truth:
+            draft.problem(case, "unpaired", f"no label belongs to {paths[0].name}", "warning")
+        label = (source(truth[case]),) if case in truth else ()
+        draft.cases.append(Case(case, "", tuple(map(source, paths)), label))
+    for case in sorted(set(truth) - set(found.files) - set(found.incomplete)):
+        words = f"label {truth[case].name} has no image"
+        draft.problem(case, "unpaired", words, path=str(truth[case]))
     return draft
 
 

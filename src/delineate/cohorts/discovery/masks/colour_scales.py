@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SCALES = ("viridis", "plasma", "inferno", "magma", "cividis", "hot")
+SCALES = ("viridis", "plasma", "inferno", "magma", "cividis", "hot", "jet", "turbo")
+GREY = "gray"  # its labels are intensities, and its background is black
 STEPS = 256  # colours of a scale
 NEAR = 2  # versions of matplotlib differ by one in a channel, and so by one in the place
 # Of red, green and blue in 1/65536, as Pillow converts pictures to grey.
@@ -52,6 +53,39 @@ def scale_of(files: Sequence[frozenset[int]], *, grey: bool) -> ColourScale | No
         if places is not None and (found := _read(name, files, places, most - 1)):
             return found
     return None
+
+
+def evenly_grey(
+    files: Sequence[frozenset[int]], tables: Sequence[frozenset[int]]
+) -> ColourScale | None:
+    """The grey scale with which ``imsave(cmap="gray")`` drew all files, if these show that each is
+    scaled by its own highest label (the greys 0, 85, 170 and 255 next to 0, 128 and 255), or if the
+    published data set has as many labels. None for other greys, which are values.
+
+    Args:
+        files: the intensities in each file, with 0.
+        tables: the labels of the editions of the published data set, if it is known.
+    """
+    own = [_evenly(len(codes) - 1) for codes in files]
+    most = max((len(codes) for codes in files), default=0)
+    # Labels that a slice lacks in between leave gaps in its greys.
+    is_scaled = any(len(codes) == 3 and codes == one for codes, one in zip(files, own, strict=True))
+    if most < 4 or not (is_scaled or frozenset(range(1, most)) in tables):
+        return None
+    full = _evenly(most - 1)
+    scaled = frozenset().union(*(_evenly(n) for n in range(1, most)))
+    if any(len(codes) == most and codes != full for codes in files) or any(
+        not codes <= scaled for codes in files
+    ):
+        return None
+    labels = {code: k for k, code in enumerate(sorted(full))}
+    held = [{labels.get(code, -1) for code in codes} for codes in files]
+    return ColourScale(GREY, labels, _unclear(held, most - 1))
+
+
+def _evenly(highest: int) -> frozenset[int]:
+    """The intensities of the labels 0 to ``highest`` on the grey scale."""
+    return frozenset(min(STEPS - 1, STEPS * k // max(1, highest)) for k in range(highest + 1))
 
 
 def _places(name: str, codes: NDArray[np.int64], grey: bool) -> dict[int, int] | None:

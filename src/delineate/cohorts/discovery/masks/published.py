@@ -40,7 +40,7 @@ _FORMS: tuple[tuple[str, tuple[dict[int, str], ...]], ...] = (
     (r"brats_(2012|2013|tcia)_", (UNTIL_2016,)),
     (r"OAS1_\d{4}_MR\d+.*(gfc|fseg)", (TISSUES,)),
     # The Decathlon, also in parts (liver_12_0).
-    (r"liver_\d+(_\d+)?$", (_TUMOUR,)),
+    (r"liver[_-]\d+([_-]\d+)?$", (_TUMOUR,)),
     (r"pancreas_\d+(_\d+)?$", ({1: "pancreas", 2: "pancreatic tumour"},)),
     (r"spleen_\d+(_\d+)?$", ({1: "spleen"},)),
 )

@@ -21,7 +21,7 @@ from ....core.labels import (
 from ....extend.findings import Draft, Finding
 from ..structures import named
 from ..tree import is_raster
-from .colour_scales import ColourScale, scale_of
+from .colour_scales import ColourScale, evenly_grey, scale_of
 from .files import SMOOTHED_VALUES, MaskFile, read_files, sample_of
 
 MOST_COLOURS = 64  # more colours than this are not a palette of structures
@@ -66,11 +66,11 @@ def derive(draft: Draft) -> None:
     raster = is_raster(Path(chosen[0].label[0].path)) or bool(chosen[0].label[0].like)
     alike = _of_common_form(draft, found)
     background = _background(alike, draft)
-    if (scale := _scale(alike, background)) is not None:
+    if (scale := _scale(draft, alike, background)) is not None:
         # Every file counts: the colours of one may be scaled by its own highest label.
         if len(chosen) < len(with_truth):
             alike = _of_common_form(draft, read_files(with_truth, draft)[0])
-            scale = _scale(alike, background) or scale
+            scale = _scale(draft, alike, background) or scale
         draft.labels, draft.mapping = _scale_structures(draft, alike, scale)
     else:
         alike = alike if background is None else [one.without(background) for one in alike]
@@ -134,11 +134,17 @@ def _with_background(draft: Draft, labels: LabelSet, background: int | None) -> 
     return replace(mapping, values=(*values, (background, 0)))
 
 
-def _scale(found: Sequence[MaskFile], background: int | None) -> ColourScale | None:
+def _scale(draft: Draft, found: Sequence[MaskFile], background: int | None) -> ColourScale | None:
     """The colour scale of a plotting program with which the masks were drawn, if there is one."""
-    if background is None or found[0].channels or any(one.names for one in found):
+    if found[0].channels or any(one.names for one in found):
         return None
-    scale = scale_of([one.codes for one in found], grey=not found[0].colours)
+    codes = [one.codes for one in found]
+    if background is None:
+        if found[0].colours:
+            return None
+        tables = [frozenset(table) for table in draft.editions]
+        return evenly_grey(codes, [] if draft.names else tables)
+    scale = scale_of(codes, grey=not found[0].colours)
     return scale if scale is not None and scale.labels.get(background) == 0 else None
 
 
@@ -216,7 +222,9 @@ def _declared(
     draft: Draft, found: Sequence[MaskFile], raster: bool
 ) -> tuple[LabelSet, LabelMapping]:
     """The structures and the mapping for the files that were read; the rules are in ``derive``."""
-    if found[0].colours:
+    # A file of background alone has no colour left.
+    if any(one.colours for one in found):
+        _refuse_lossy_colours(found)
         return _colour_structures(frozenset().union(*(one.colours for one in found)), draft)
     if found[0].channels:
         return _channel_structures(found, draft)
@@ -500,6 +508,21 @@ def _has_smoothed_edges(found: Sequence[MaskFile], total: Mapping[int, int]) -> 
         and _share_near_255(total, lowest=64) > SMOOTHED_SHARE
         and all(min(one.counts, default=255) > 127 for one in found if not one.is_lossy)
     )
+
+
+def _refuse_lossy_colours(found: Sequence[MaskFile]) -> None:
+    """Refuse coloured masks whose format changed the colours.
+
+    Raises:
+        LabelError: names the file with the most colours.
+    """
+    worst = max(found, key=lambda one: one.is_lossy * len(one.colours))
+    if worst.is_lossy and len(worst.colours) > SMOOTHED_VALUES:
+        raise LabelError(
+            f"the mask has {len(worst.colours)} colours: JPEG changes colours, so the structures "
+            "cannot be separated; store masks without loss",
+            path=worst.path,
+        )
 
 
 def _refuse_edges(found: Sequence[MaskFile], total: Mapping[int, int]) -> None:

@@ -37,7 +37,7 @@ def image_entries(tree: Tree, folder: Path, labels: Mapping[str, Path]) -> Entri
         files = entries_of(tree, folder, labels)
     if any(len(paths) > 1 or paths[0].is_dir() for paths in files.values()):
         return Entries(files)
-    return _named_channels(folder, {name: paths[0] for name, paths in files.items()}, labels)
+    return named_channels(folder, {name: paths[0] for name, paths in files.items()}, labels)
 
 
 def label_entries(tree: Tree, folder: Path) -> dict[str, Path]:
@@ -54,8 +54,8 @@ def _is_flat(tree: Tree, folder: Path) -> bool:
     return not tree.images(folder) and tree.is_dicom(folder)
 
 
-def _named_channels(folder: Path, files: Mapping[str, Path], labels: Mapping[str, Path]) -> Entries:
-    """The files as channels of cases, if their names state sequences or modalities
+def named_channels(folder: Path, files: Mapping[str, Path], labels: Mapping[str, Path]) -> Entries:
+    """The files of ``folder`` as channels of cases, if their names state sequences or modalities
     (``CASE_t1``, ``CASE_flair``), and several of a case share its mask. If all names end with the
     same one, it is the only channel.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,15 @@ from .....extend.findings import Draft
 from .....extend.registering import layout
 from ...masks.tables import set_names_of_tables
 from ...splits import with_free_training
-from ...tree import Tree, case_ids, is_raster, match_names, source
+from ...tree import (
+    Tree,
+    case_ids,
+    is_raster,
+    match_names,
+    patient_from_id,
+    patients_of_parts,
+    source,
+)
 from ..modalities import modality_of
 from ..structure_masks import set_masks
 from .entries import Entries, image_entries, label_entries
@@ -64,13 +73,30 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
 
 
 def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
-    """Add the cases of all folders; an id that occurs in several gets what these state."""
-    stated = ["_".join(filter(None, (row.side.split, *row.side.rest.split("/")))) for row in rows]
-    ids = case_ids([row.name for row in rows], stated)
-    draft.cases = with_free_training(
-        Case(case, row.side.patient, row.images, row.label, row.side.split, group=row.side.group)
-        for case, row in zip(ids, rows, strict=True)
-    )
+    """Add the cases of all folders; an id that occurs in several gets what these state. The slices
+    of a name in several views are of one patient.
+    """
+    held = Counter((row.side.split, row.name) for row in rows)
+    views = [row.side.view if held[row.side.split, row.name] > 1 else "" for row in rows]
+    stated = [
+        "_".join(filter(None, (row.side.split, *([] if view else row.side.rest.split("/")))))
+        for row, view in zip(rows, views, strict=True)
+    ]
+    names = [
+        "_".join(filter(None, (row.name, view))) for row, view in zip(rows, views, strict=True)
+    ]
+    ids = case_ids(names, stated)
+    parts = patients_of_parts(sorted({row.name for row in rows}))
+    cases = []
+    for case, name, row, view in zip(ids, names, rows, views, strict=True):
+        patient = row.side.patient
+        if view and not patient:
+            own = patient_from_id(row.name) or parts.get(row.name, row.name)
+            # A name that is in training and in test may be of two patients.
+            patient = own if case == name else f"{row.side.split}_{own}"
+        side = row.side
+        cases.append(Case(case, patient, row.images, row.label, side.split, group=side.group))
+    draft.cases = with_free_training(cases)
 
 
 def _only_partner(

@@ -61,6 +61,12 @@ class SideFolder:
     group: str = ""
     patient: str = ""
 
+    @property
+    def view(self) -> str:
+        """The view of its slices, if it is one of several folders of views; else ""."""
+        last = self.rest.rpartition("/")[2]
+        return last if last in VIEWS else ""
+
     def belongs_to(self, other: SideFolder) -> bool:
         return (self.split, self.rest) == (other.split, other.rest)
 

@@ -1,0 +1,1 @@
+"""Empty: a pattern of file names finds it."""
