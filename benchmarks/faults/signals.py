@@ -269,7 +269,7 @@ def disturbed(
         yield from traceback_in(folder)
     kept = finished_masks(folder) if command == "predict" else {}
     if command != "view":
-        code = Process(command, folder, threads, warm).code()
+        code = Process(command, folder, threads, warm).code(LONGEST_S * load())
         if code != kit.codes[command]:
             yield f"given again, exit code {code}"
         elif made(command, folder) != kit.wanted[command, threads]:

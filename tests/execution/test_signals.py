@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -90,3 +91,18 @@ def test_another_thread_handles_no_signal():
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+def test_a_signal_in_a_finaliser_is_not_lost(capfd):
+    """Python ignores what is raised there, and prints its traceback."""
+
+    class Finalised:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass
+
+    with pytest.raises(StopSignal) as stopped, stoppable():
+        Finalised()
+        time.sleep(5)
+    assert stopped.value.number == signal.SIGTERM and "Traceback" not in capfd.readouterr().err

@@ -13,11 +13,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
+from typing import Any
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows lacks the last two
+AGAIN_AFTER_S = 0.05  # a signal that was raised where Python ignores errors
 
 
 class StopSignal(BaseException):
@@ -83,14 +87,35 @@ def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[N
         yield
         return
     _requests.noted, _requests.announce = None, announce
-    for number in _numbers():
-        if signal.getsignal(number) != signal.SIG_IGN:
-            _before[number] = signal.signal(number, _requests.handle)
+    _handle_all()
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_swallowed, hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         _requests.noted = None
         _restore()
+
+
+def _handle_all() -> None:
+    for number in _numbers():
+        if signal.getsignal(number) != signal.SIG_IGN:
+            _before[number] = signal.signal(number, _requests.handle)
+
+
+def _swallowed(hook: Callable[[Any], object], found: Any) -> None:
+    """Send a signal again that was raised where Python ignores all errors: in a finaliser, or in
+    the collection of garbage. Other errors go to the hook before.
+    """
+    if not isinstance(found.exc_value, StopSignal):
+        hook(found)
+        return
+    _handle_all()
+    # Later, as Python is still where errors are ignored.
+    again = threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), found.exc_value.number))
+    again.daemon = True
+    again.start()
 
 
 @contextlib.contextmanager
