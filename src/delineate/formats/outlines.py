@@ -248,7 +248,8 @@ def draw(
     """
     columns, rows = size
     out = np.zeros((rows, columns), np.uint16)
-    areas, kept = [], {}
+    areas: list[int] = []
+    kept: dict[int, tuple[tuple[slice, slice], NDArray[np.bool_]]] = {}
     held = 0
     for number, shape in enumerate(shapes):
         place, inside = _region(shape, rows, columns)
@@ -257,7 +258,8 @@ def draw(
             kept[number] = place, inside
             held += inside.nbytes
     for number in sorted(range(len(shapes)), key=lambda n: (shapes[n].z_order, -areas[n])):
-        place, inside = kept.pop(number, None) or _region(shapes[number], rows, columns)
+        found = kept.pop(number) if number in kept else _region(shapes[number], rows, columns)
+        place, inside = found
         out[place][inside] = value_of[shapes[number].name]
     return np.ascontiguousarray(out.T)[..., None]
 
