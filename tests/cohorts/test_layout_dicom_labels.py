@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -121,7 +122,7 @@ def test_instances_come_before_series_before_the_frame_of_reference(tmp_path):
     assert says(found, "unpaired", "rs2 (RTSTRUCT) could belong to 2 series")
     assert says(found, "unused", "A: 1 series have no label: CT 1 (5 files, 1.2)")
     (rest,) = (g for g in account_for(found.manifest) if not g.use and "C" in g.place)
-    assert rest.why == "DICOM objects with labels that belong to no series"
+    assert rest.why == "DICOM objects with labels that belong to no case"
 
 
 def test_structures_of_several_sets_and_sets_that_contradict(tmp_path):
@@ -204,6 +205,24 @@ def test_the_sarcoma_collection_as_it_lies(real_data):
     assert found.manifest.labels.names == ["GTV_Mass"]
     folds = found.manifest.with_folds(4)
     assert all(len({c.fold for c in folds if c.patient == p}) == 1 for p in patients)
+
+
+@pytest.mark.parametrize("name", ["PET", "PT", "pt"])
+def test_a_description_of_a_layout_states_modality_and_unit(tmp_path, name):
+    for n, modality in enumerate(("CT", "PT"), start=1):
+        image = series(tmp_path / "all" / modality, "A", modality, f"1.{n}", f"1.2.{n}")
+        path = tmp_path / "all" / f"rs{n}.dcm"
+        rois = {"GTV": box(image, (2, 3), (5, 6))}
+        write_structure_set(path, rois, series=f"1.{n}", frame=f"1.2.{n}")
+    described = tmp_path / "described.yaml"
+    words = f"layout: hospital\nmodality: PT\nunit: {{{name}: suv}}\n"
+    described.write_text(words)
+    found = find(tmp_path / "all", description=described)
+    assert [case.modality for case in found] == ["PT"]
+    assert [one.unit for case in found for one in case.images] == ["suv"]
+    described.write_text(words.replace(f"{{{name}", "{FDG"))
+    with pytest.raises(LayoutError, match="unit names FDG, which is no channel; the layout has PT"):
+        find(tmp_path / "all", description=described)
 
 
 # ---- series with several volumes, several references, archives, descriptions ----
@@ -291,6 +310,46 @@ def test_a_series_and_its_structure_set_in_an_archive(tmp_path):
     assert label_files.names_in(member) == {1: "GTV"}
     assert (read_label_file(member).array == 1).sum() == 18
     assert label_files.series_near(member) == f"{tmp_path}/cohort/scans.zip#1.1"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_archives_are_cohorts_with_their_labels(tmp_path, together):
+    """One archive with all patients, or a folder with one archive for each."""
+    folder = tmp_path / "in"
+    for n, patient in enumerate("AB", start=1):
+        image = series(folder / patient / "ct", patient, uid=f"1.{n}", frame=f"1.2.{n}")
+        rois = {"GTV": box(image, (2, 3), (5, 6))}
+        path = folder / patient / "rs.dcm"
+        write_structure_set(path, rois, series=f"1.{n}", frame=f"1.2.{n}")
+    place = tmp_path / "cohort" / "all.zip"
+    if together:
+        shutil.make_archive(str(place.with_suffix("")), "zip", folder)
+    else:
+        place = place.parent
+        for patient in "AB":
+            shutil.make_archive(str(place / patient), "gztar", folder / patient)
+    found = found_in(place, "hospital")
+    assert [r[:2] for r in rows(found)] == [("A", "A"), ("B", "B")]
+    assert names(found) == {1: "GTV"}
+    for case in found.manifest:
+        label = read_label(case, found.manifest, read_image(case, found.manifest).grid)
+        assert (label.array == 1).sum() == 18
+    # The rule that labels have the frame of reference of their image holds in archives.
+    strange = replace(found.manifest.cases[0].label[0], like=found.manifest.cases[1].label[0].like)
+    with pytest.raises(InputError, match="frame of reference"):
+        read_label_file(strange)
+
+
+def test_labels_that_an_archive_has_and_no_case_uses_are_counted(tmp_path):
+    image = series(tmp_path / "in" / "ct", "A", uid="1.1", frame="1.2")
+    series(tmp_path / "in" / "ct2", "B", uid="1.3", frame="1.4")
+    series(tmp_path / "in" / "ct3", "C", uid="1.5", frame="1.6")
+    rois = {"GTV": box(image, (2, 3), (5, 6))}
+    write_structure_set(tmp_path / "in" / "rs.dcm", rois, series="1.1", frame="1.2")
+    shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "in")
+    found = discover(tmp_path / "all.zip")
+    assert len(found.manifest) == 3
+    assert says(found, "unused", "1 DICOM objects with labels are not used")
 
 
 def test_labels_in_another_frame_of_reference(tmp_path):

@@ -138,6 +138,8 @@ def _with_place_of_label(case: Case, image: Volume) -> Volume:
     if image.meta.get("place_known", True) or not image.meta.get("spacing_known", True):
         return image
     for source in case.label:
+        if source.like:  # it has the geometry of another image
+            continue
         try:
             if not Path(source.path).is_file() or files.detect(source.path) in files.RASTER:
                 continue  # no position either

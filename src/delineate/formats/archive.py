@@ -128,6 +128,16 @@ def nbytes_of(file: IO[bytes], path: Path) -> int | None:
     return None if archive is None else _index(archive).places[path].nbytes
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file or of a member of an archive, unpacked; of a folder, those of the files
+    directly inside.
+    """
+    if path.is_dir():
+        return sum(one.stat().st_size for one in path.iterdir() if one.is_file())
+    archive = around(path)
+    return path.stat().st_size if archive is None else _index(archive).places[path].nbytes
+
+
 def around(path: Path) -> Path | None:
     """The archive that holds ``path``; None of a file on the disk, and of none."""
     if path.exists():

@@ -34,6 +34,7 @@ from .disk import head_of, natural_key, smallest_labels, stem, told
 __all__ = [
     "companions",
     "files_of",
+    "holds_dicom",
     "describe",
     "detect",
     "is_folder",
@@ -113,6 +114,15 @@ def is_folder(path: str | Path) -> bool:
     """Return whether ``path`` may hold several scans: a folder, or an archive of DICOM files."""
     place = Path(path)
     return place.is_dir() or (place.is_file() and _detect_or_none(place) == ARCHIVE)
+
+
+def holds_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, or an archive of DICOM files.
+
+    Raises:
+        FormatError: missing, empty or unreadable file.
+    """
+    return detect(path) in ("DICOM", ARCHIVE)
 
 
 def place_of(path: str | Path) -> Path:
@@ -357,7 +367,10 @@ def is_for_child(source: Source) -> bool:
     """
     if apart.is_child():
         return False
-    kind = _detect_or_none(Path(source.path)) if Path(source.path).is_file() else ""
+    place = Path(source.path)
+    if archive.around(place) is not None:
+        return True
+    kind = _detect_or_none(place) if place.is_file() else ""
     is_known = kind in OWN or kind in arrays.KINDS or not kind
     return kind == ARCHIVE or (apart.is_untrusted() and is_known)
 
@@ -369,7 +382,7 @@ def in_child(function: str, source: Source, *arguments: Any) -> apart.Found:
     where = Path(source.path)
     with told(where):
         paths = where.rglob("*") if where.is_dir() else [where, *companions(where)]
-        size = sum(path.stat().st_size for path in paths if path.is_file())
+        size = sum(archive.size_of(path) for path in paths if archive.is_file(path))
         nbytes = expected_bytes(size)
         return apart.call(function, source.to_json(), stated_limit(), *arguments, nbytes=nbytes)
 

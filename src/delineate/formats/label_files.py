@@ -179,7 +179,7 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, str]]:
     """
     like = source.like
     place, uid = files.place_and_series(like) if like else (None, "")
-    if place is not None and place.is_file() and files.detect(place) != "DICOM":
+    if place is not None and place.is_file() and not files.holds_dicom(place):
         return files.read_grid(like), "", {}
     if place is None:
         series = dicom.series_of_label(path, source.fix_series)

@@ -199,7 +199,7 @@ def _why(root: Path, relative: str) -> str:
         is_mask = re.search(words, relative)
         return "masks that belong to no case" if is_mask else "images that belong to no case"
     if dicom.kind_of(path):
-        return "DICOM objects with labels that belong to no series"
+        return "DICOM objects with labels that belong to no case"
     return "DICOM files that belong to no case" if is_image(path) else "an unknown kind"
 
 

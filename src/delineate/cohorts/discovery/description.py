@@ -21,7 +21,8 @@
     register_by: position                # accept DICOM labels in another frame of reference
 
 Instead of ``channels``, ``layout: NAME`` lets a known layout find the files; the description then
-states what these do not.
+states what these do not. ``unit`` then names channels of the layout or a modality, and ``modality``
+selects the cases of one if the layout finds several.
 
 A pattern may match a file or a folder (a DICOM series or a stack of slices). It may have these
 placeholders: {id} is the case; {split} is a folder or word such as train, validation or testing;
@@ -208,7 +209,8 @@ def apply(
         LayoutError: a pattern has no {id} or matches nothing, two files match one channel of a
             case, a label belongs to two cases, or a unit is of no channel.
     """
-    if unknown := sorted(set(described.unit) - set(described.channels)):
+    unknown = sorted(set(described.unit) - set(described.channels))
+    if unknown and not described.layout:
         raise LayoutError(f"unit names {', '.join(unknown)}, which is no channel", path=root)
     if described.layout:
         assert found_in is not None  # only drafts have none, and they name no layout

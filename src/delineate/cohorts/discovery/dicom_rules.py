@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from ...core.errors import UsageError
 from ...core.manifest import ABSENT, Case, Source
-from ...formats.dicom import FIXES
+from ...formats.dicom import FIXES, is_flat_image
 from ...formats.label_files import dicom_labels_in
 from .tree import has_dicom_mark, has_image_ending, is_raster
 
@@ -44,7 +44,7 @@ class DicomRules:
 
     def of_case(self, case: Case) -> Case:
         """The case with the rules in its sources; its labels get the grid of its first image if
-        they are DICOM, or pictures of an image that is a DICOM file.
+        they are DICOM, or pictures without a spacing of an image that is a DICOM file.
         """
         case = self.with_images(case)
         image = next(one for one in case.images if one != ABSENT)
@@ -65,7 +65,7 @@ class DicomRules:
 
     def _of_label(self, one: Source, image: Source, like: str) -> Source:
         path = Path(one.path)
-        if is_raster(path):
+        if is_raster(path) or (has_dicom_mark(path) and is_flat_image(path, without_spacing=True)):
             is_of_dicom = not has_image_ending(image.path) and has_dicom_mark(Path(image.path))
             return replace(one, like=like, spacing_mm=()) if is_of_dicom and not one.like else one
         if has_image_ending(one.path) or not dicom_labels_in(path):

@@ -21,7 +21,7 @@ from ...core.manifest import Source
 from ...core.volume import ReadAs
 from ...formats import dicom
 from ...formats.disk import added_endings
-from ...formats.files import is_image, natural_key, stem
+from ...formats.files import is_folder, is_image, natural_key, stem
 from .splits import split_in
 
 # Extensions of 2-D images without geometry.
@@ -43,6 +43,7 @@ IMAGE_ENDINGS = (
     ".mhd",
     *RASTERS,
 )
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")  # that may hold DICOM files
 # Extensions that are never opened to look for DICOM.
 NO_IMAGE = (
     ".txt",
@@ -129,6 +130,11 @@ class Tree:
     def dicom_files(self, folder: Path) -> list[Path]:
         """The DICOM files directly inside, in natural order; reads the start of each candidate."""
         return [path for path in self._may_be_dicom(folder) if has_dicom_mark(path)]
+
+    def dicom_archives(self, folder: Path) -> list[Path]:
+        """The archives of DICOM files directly inside, in natural order."""
+        names = (n for n in self._list(folder)[0] if n.lower().endswith(ARCHIVES))
+        return [path for name in names if is_folder(path := folder / name)]
 
     def dicom_objects(self, folder: Path) -> tuple[list[dicom.Series], list[tuple[Path, str]]]:
         """All series in a folder or archive and below, and other DICOM objects with their kinds."""

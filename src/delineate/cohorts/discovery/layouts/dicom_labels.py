@@ -21,6 +21,8 @@ from ....core.manifest import Case, Source
 from ....core.terms import read
 from ....extend.findings import Draft
 from ....formats import dicom
+from ....formats.archive import members, opened
+from ....formats.files import stem
 from ....formats.label_files import names_in
 from ..tree import Tree
 
@@ -55,10 +57,20 @@ def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
     """
     below = list(_folders(tree, root, DEEPEST))
     folders = [folder for folder in below if tree.is_dicom(folder)]
-    if not any(_may_be_label(path) for folder in folders for path in tree.dicom_files(folder)):
+    archives = [path for folder in below for path in tree.dicom_archives(folder)]
+    files = (path for folder in folders for path in tree.dicom_files(folder))
+    if not any(map(_may_be_label, chain(files, chain.from_iterable(map(members, archives))))):
         return None
-    if sum(len(tree.images(one)) for one in below if one not in folders) > len(folders):
+    places = [*folders, *archives]
+    if sum(len(tree.images(one)) for one in below if one not in folders) > len(places):
         return None
+    return labelled_in(tree, root)
+
+
+def labelled_in(tree: Tree, root: Path) -> Draft | None:
+    """The series with DICOM labels in a folder or archive; None if less than half of the patients
+    have any.
+    """
     series, others = tree.dicom_objects(root)
     found = _without_labels(series, root)
     draft = Draft("hospital", [])
@@ -93,9 +105,9 @@ def _folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
 def _may_be_label(path: Path) -> bool:
     """Whether the beginning of a file has the SOP class of an object with labels."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return _KINDS.search(file.read(HEAD_BYTES)) is not None
-    except OSError:
+    except (OSError, DelineateError):
         return False
 
 
@@ -104,7 +116,7 @@ def _patient_of(series: dicom.Series, root: Path) -> str:
     name = series.patient_id
     if _ANONYMOUS.match(name):
         parts = series.files[0].relative_to(root).parts
-        name = parts[0] if len(parts) > 1 else root.absolute().name
+        name = stem(Path(parts[0] if len(parts) > 1 else root.absolute().name))
     return re.sub(r"[^\w.-]+", "_", name).strip("_") or "patient"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ....core.errors import LayoutError, UsageError
 from ....core.manifest import Case, Manifest
 from ....core.terms import is_known_channel, read
 from ....core.terms.sequences import ANY_IMAGE, ANY_MR
+from ....core.volume import ReadAs
 
 
 def names_channel(key: str) -> bool:
@@ -76,6 +77,29 @@ def in_suv(manifest: Manifest, unit: str | None) -> Manifest:
             path=manifest.root or None,
         )
     return manifest.in_units(["suv" if is_pet else "" for is_pet in are_pet])
+
+
+def in_stated_units(manifest: Manifest, units: Mapping[str, ReadAs]) -> Manifest:
+    """The cohort of a layout with its channels read in ``units``, by the name of a channel or by
+    the modality of one.
+
+    Raises:
+        LayoutError: a name is that of no channel.
+    """
+    found: list[ReadAs] = ["" for _ in manifest.channels]
+    for name, unit in units.items():
+        own = [n for n, one in enumerate(manifest.channels) if one.casefold() == name.casefold()]
+        if own:
+            found[own[0]] = unit
+        elif unit and read(name).modality == "PET":
+            manifest = in_suv(manifest, unit)
+        else:
+            listed = ", ".join(manifest.channels)
+            raise LayoutError(
+                f"unit names {name}, which is no channel; the layout has {listed}",
+                path=manifest.root or None,
+            )
+    return manifest.in_units(found)
 
 
 # Words for a modality other than the code of DICOM.

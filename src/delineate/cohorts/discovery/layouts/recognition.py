@@ -30,7 +30,7 @@ from ..drafts.paths import entries_below
 from ..patients import by_pattern
 from ..structures import StructureSelection, all_ignored
 from ..tree import Tree, has_image_ending, source
-from .modalities import in_suv, of_modality, one_modality
+from .modalities import in_stated_units, in_suv, of_modality, one_modality
 from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
 
@@ -126,8 +126,10 @@ def discover(
     else:
         with describing.naming(description):
             draft = _draft(root, layout, described, truth, rules)
-        _choose_modality(draft, modality, root)
+        _choose_modality(draft, modality or _stated_modality(draft, described), root)
         found = complete(draft, root, choice, patient, ignore, truth, rules)
+    if described is not None and described.layout and unit is None:
+        return replace(found, manifest=in_stated_units(found.manifest, described.unit))
     return replace(found, manifest=in_suv(found.manifest, unit))
 
 
@@ -175,6 +177,12 @@ def _draft(
     if root.is_file():
         return _draft_of_file(tree, root)
     return _draft_of_folder(tree, root, layout, truth)
+
+
+def _stated_modality(draft: Draft, described: Description | None) -> str | None:
+    """The modality by which a description selects cases of a layout that have several."""
+    has_several = len({case.modality for case in draft.cases}) > 1
+    return described.modality or None if described is not None and has_several else None
 
 
 def _choose_modality(draft: Draft, wanted: str | None, root: Path) -> None:

@@ -14,6 +14,8 @@ from ....extend.registering import layout
 from ....formats import dicom
 from ....formats.files import stem
 from ..tree import Tree, group_channels, source
+from .dicom_labels import labelled_in
+from .suffix_pairs import suffix_pairs
 
 # Folder names that are the same for every patient.
 NAMELESS = {
@@ -35,20 +37,27 @@ def dicom_folder(tree: Tree, root: Path) -> Draft | None:
         return None
     # The case gets the folder's name, or the parent's if the folder's name is a general one.
     place = Path(os.path.abspath(root))
-    draft = series_in(
-        tree,
-        root,
-        place.parent.name if place.name.lower() in NAMELESS and place.parent.name else place.name,
-    )
+    is_nameless = place.name.lower() in NAMELESS and place.parent.name
+    draft = Draft("dicom", [])
+    _series(tree, draft, root, place.parent.name if is_nameless else place.name)
     # Nothing else is here: the reasons are those for which no series can be read.
     is_alone = not tree.folders(root) and not tree.images(root)
     return draft if draft.cases or is_alone else None
 
 
 def series_in(tree: Tree, place: Path, name: str) -> Draft:
-    """The series of a folder or archive as cases; see ``_series``."""
+    """The series of an archive as cases: those with labels, or else all; see ``_series``."""
+    if (labelled := labelled_in(tree, place)) is not None:
+        return labelled
     draft = Draft("dicom", [])
     _series(tree, draft, place, name)
+    unused = [path for path, _ in tree.dicom_objects(place)[1] if dicom.kind_of(path)]
+    if unused:
+        words = (
+            f"{len(unused)} DICOM objects with labels are not used, because less than half of the "
+            f"patients have one that belongs to a series (such as {unused[0]})"
+        )
+        draft.note("unused", words, names=[str(path) for path in unused])
     return draft
 
 
@@ -61,6 +70,9 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
         draft.cases.append(Case(name, "", tuple(source(p) for p in paths)))
     # Image files come first. DICOM folders count only if they are most of the folders.
     series = [f for f in tree.folders(root) if tree.is_dicom(f)]
+    # Folders of an image and its mask each, see ``suffix_pairs``.
+    if not entries and any(suffix_pairs(tree, folder) for folder in series[:1]):
+        return None
     if not entries and 2 * len(series) >= len(tree.folders(root)):
         for folder in series:
             _series(tree, draft, folder, folder.name)

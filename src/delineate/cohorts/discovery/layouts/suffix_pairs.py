@@ -140,7 +140,8 @@ def ending_pairs(tree: Tree, root: Path) -> Draft | None:
 def _pictures(tree: Tree, root: Path) -> list[Path]:
     """The image files in a folder, with its DICOM files if these are 2-D images and no slices."""
     found = tree.images(root)
-    if not found or not tree.is_dicom(root):
+    # Without other images, names tell masks apart: most folders of DICOM are series without any.
+    if not (found or any(map(is_label, tree.files(root)))) or not tree.is_dicom(root):
         return found
     others = tree.dicom_files(root)
     try:

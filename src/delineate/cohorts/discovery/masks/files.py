@@ -15,6 +15,7 @@ from ....core.labels import as_whole_numbers, unique_values, value_counts
 from ....core.manifest import Case, Manifest
 from ....core.volume import Volume
 from ....extend.findings import Draft
+from ....formats import archive
 from ....formats.label_files import is_coloured
 from ...reading import read_raw_label
 
@@ -83,14 +84,9 @@ def sample_of(cases: Sequence[Case]) -> Iterator[Case]:
     step = max(1, -(-len(cases) // MOST_FILES))
     spent = 0
     for case in cases[::step]:
-        path = Path(case.label[0].path)
         yield case
-        # A label may be a file or a folder of slices.
-        spent += (
-            path.stat().st_size
-            if path.is_file()
-            else sum(p.stat().st_size for p in path.glob("*") if p.is_file())
-        )
+        # A label may be a file, a member of an archive or a folder of slices.
+        spent += archive.size_of(Path(case.label[0].path))
         if spent > MOST_BYTES:
             return
 

@@ -18,9 +18,11 @@ from ....core.labels import (
     LabelSet,
     Range,
 )
+from ....core.manifest import Source
 from ....extend.findings import Draft, Finding
+from ....formats import dicom
 from ..structures import named
-from ..tree import is_raster
+from ..tree import has_dicom_mark, is_raster
 from .colour_scales import ColourScale, evenly_grey, scale_of
 from .files import SMOOTHED_VALUES, MaskFile, read_files, sample_of
 
@@ -63,7 +65,7 @@ def derive(draft: Draft) -> None:
         draft.refusal = errors[0] if errors else "all label files are empty: all values are 0"
         return
     # Decide what the values mean, and report it.
-    raster = is_raster(Path(chosen[0].label[0].path)) or bool(chosen[0].label[0].like)
+    raster = _is_picture(chosen[0].label[0])
     alike = _of_common_form(draft, found)
     background = _background(alike, draft)
     if (scale := _scale(draft, alike, background)) is not None:
@@ -82,6 +84,12 @@ def derive(draft: Draft) -> None:
         f"files: {shown}"
     )
     draft.note("values", message, read=len(chosen), of=len(with_truth))
+
+
+def _is_picture(one: Source) -> bool:
+    """Whether a mask is a 2-D image, or slices that have the geometry of their scan."""
+    path = Path(one.path)
+    return bool(one.like) or is_raster(path) or (has_dicom_mark(path) and dicom.is_flat_image(path))
 
 
 def _of_common_form(draft: Draft, found: Sequence[MaskFile]) -> list[MaskFile]:

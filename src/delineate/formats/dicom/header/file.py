@@ -220,13 +220,18 @@ def is_image(path: Path) -> bool:
     return dataset is not None and not not_an_image(dataset)
 
 
-def is_flat_image(path: Path) -> bool:
-    """Whether the DICOM file is a 2-D image (``flat``), and no slice of a volume."""
+def is_flat_image(path: Path, without_spacing: bool = False) -> bool:
+    """Whether the DICOM file is a 2-D image (``flat``), and no slice of a volume; only one that
+    states no spacing if so wanted.
+    """
     header = read_header(path)
     return (
         header is not None
         and not not_an_image(header)
-        and all(one.is_flat for one in planes_of(path, header))
+        and all(
+            one.is_flat and not (without_spacing and one.spacing)
+            for one in planes_of(path, header)
+        )
     )
 
 

@@ -11,6 +11,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ....core.errors import FormatError
 from ....core.inputs import refuse_large
 from ....extras import require_extra
-from ... import apart
+from ... import apart, archive
 from ...disk import told
 from ..header.file import lenient, open_dataset
 from ..values import DECODERS
@@ -91,24 +92,25 @@ class _Bytes:
 
     def __init__(self, path: Path, begin: int, length: int, held: bytes = b"") -> None:
         self._path, self._begin, self.length, self._held = path, begin, length, held
-        self._file = None if held else path.open("rb")
+        self._files = ExitStack()
+        self._file = None if held else self._files.enter_context(archive.opened(path))
 
     @classmethod
     def of(cls, header: SegHeader) -> _Bytes:
         if not header.begin:  # the whole file is deflated
             held = open_dataset(header.path).PixelData
             return cls(header.path, 0, len(held), held)
-        with header.path.open("rb") as file:
+        with archive.opened(header.path) as file:
             file.seek(header.begin)
             head = file.read(12)
-            size = header.path.stat().st_size
+            size = archive.nbytes_of(file, header.path)
         if head[:4] != b"\xe0\x7f\x10\x00":
             raise FormatError("has no pixel data")
         # Tag, then the length; or tag, value representation, two reserved bytes and the length.
         at = 4 if header.syntax == IMPLICIT else 8
         length = struct.unpack("<I", head[at : at + 4])[0]
         begin = header.begin + at + 4
-        return cls(header.path, begin, min(length, size - begin))
+        return cls(header.path, begin, length if size is None else min(length, size - begin))
 
     def read(self, first: int, last: int) -> bytes:
         if self._file is None:
@@ -122,7 +124,7 @@ def _inflated(header: SegHeader) -> Iterator[NDArray[Any]]:
     from pydicom.encaps import generate_frames
 
     nbytes = math.ceil(header.rows * header.columns * header.bits / 8)
-    with header.path.open("rb") as file:
+    with archive.opened(header.path) as file:
         file.seek(header.begin + 12)
         for frame in generate_frames(file, number_of_frames=header.frames):
             # One byte more shows that a frame is longer than stated.
@@ -137,7 +139,7 @@ def _in_child(header: SegHeader) -> Iterator[NDArray[Any]]:
     for a few frames in each call.
     """
     nbytes = header.rows * header.columns * (2 if header.bits == 16 else 1)
-    refuse_large(header.frames * nbytes, header.path.stat().st_size)
+    refuse_large(header.frames * nbytes, archive.size_of(header.path))
     step = max(1, CHUNK_BYTES // nbytes)
     for first in range(0, header.frames, step):
         last = min(first + step, header.frames)
@@ -177,4 +179,5 @@ def _decoded(path: str | Path, plugin: str, which: range) -> Iterator[NDArray[An
     """Frames by one of pydicom's decoders, read one by one from the file."""
     from pydicom.pixels.utils import iter_pixels
 
-    return iter_pixels(str(path), indices=which, raw=True, decoding_plugin=plugin)
+    with archive.opened(path) as file:
+        yield from iter_pixels(file, indices=which, raw=True, decoding_plugin=plugin)

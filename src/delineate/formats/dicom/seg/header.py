@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ....core.errors import FormatError
 from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
+from ... import archive
 from ..header.elements import DEFLATED
 from ..header.file import lenient, open_dataset
 from ..header.marks import items_in
@@ -158,7 +159,7 @@ def _opened(path: Path) -> tuple[Any, int]:
     if dataset.file_meta.TransferSyntaxUID == DEFLATED:
         return dataset, 0
     # pydicom stops at the element with the pixels.
-    with path.open("rb") as file:
+    with archive.opened(path) as file:
         pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=[])
         return dataset, file.tell()
 
