@@ -101,7 +101,7 @@ def _of_dicom(
     contours are drawn on the series that they belong to, and a segmentation keeps the grid of its
     frames.
     """
-    contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, str]()
+    contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, Any]()
     item = [source.item] if source.item else None
     if source.like or (contours and grid is None):
         grid, frame, meta = _image_of(path, source)
@@ -113,6 +113,8 @@ def _of_dicom(
         volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, **options)
     else:
         volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=item)
+    if note := meta.get("fixed"):
+        meta["notes"] = [*volume.meta.get("notes", ()), f"its series is {note}"]
     return replace(volume, meta=volume.meta | meta)
 
 
@@ -172,7 +174,7 @@ def series_near(path: Path, fix_series: str = "") -> str:
     return f"{dicom.place_of(series)}#{series.id}"
 
 
-def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, str]]:
+def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, Any]]:
     """The grid of the image of a DICOM object, the frame of reference that the object must have (""
     if any), and what is known of the patient. The image is ``source.like``, or the series that the
     object belongs to.
@@ -186,7 +188,8 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, str]]:
     else:
         series = dicom.choose(place, uid, source.fix_series)
     frame = dicom.references(path).frame_for(series)
-    return dicom.layout(series)[0], frame, {"patient": series.patient_id}
+    grid, ordered = dicom.layout(series)
+    return grid, frame, {"patient": series.patient_id, **dicom.fixed_in(series, ordered)}
 
 
 def _drawn(source: Source) -> Volume:

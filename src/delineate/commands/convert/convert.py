@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...cohorts.discovery.dicom_rules import DicomRules
 from ...cohorts.discovery.layouts.scans_only import NAMELESS
+from ...core import atomic
 from ...core.errors import DelineateError, FormatError, InputError, OutputError, UsageError
 from ...core.grid import Grid
 from ...core.manifest import Source
@@ -32,6 +34,7 @@ from ...preprocessing.parts import merged, split
 from ..options import ConvertOptions, reads_images
 from . import images, structure_sets
 from .deidentification import deidentify
+from .fix_record import fix_record, record_path
 from .outputs import PICTURES, form_of, refuse_unfit
 
 ROUNDING_MM = 1e-3
@@ -189,6 +192,7 @@ def _convert(
                 series=options.series or "",
                 spacing_mm=options.spacing_mm,
                 axes=(options.axes or "") if is_array else "",
+                fix_series=options.fix_series or "",
             ),
             unit="suv" if options.unit else "",
         )
@@ -388,27 +392,31 @@ class _Writer:
     options: ConvertOptions
 
     def __call__(self, volume: Volume, name: str) -> ConversionReport:
-        axes, options = self.options.axes, self.options
+        axes, options, read = self.options.axes, self.options, volume
         volume = _with_axes(volume, axes) if axes else volume
         orientation = VIEWS[options.view] if options.view else options.orientation
         volume = volume.reorient(orientation) if orientation else volume
         if options.split_slices:
-            return ConversionReport(tuple(self._write_parts(volume, name)))
+            return ConversionReport(tuple(self._write_parts(volume, name, read)))
         if self.form == "dicom":
             target = self.output / name if name else self.output
+            records = fix_record(read, target, volume.grid, options)
             images_done = images.volume_to_dicom(volume, target, options)
-            return ConversionReport(images_done.paths, notes=images_done.notes)
+            return ConversionReport(
+                _with_records(images_done.paths, records), (), images_done.notes
+            )
         if options.window is not None:
             volume = _windowed(volume, options.window, options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
         _refuse_existing(target, options.overwrite, volume)
+        records = fix_record(read, target, volume.grid, options)
         labels = label_files.labels_of(volume)
         if self.form == "tiff":
             raster.write_pictures(volume, target, labels, ENDINGS["tiff"])
         else:
             files.write(volume, target, labels=labels)
         written = sorted(target.glob("slice_*.*")) if target.is_dir() else [target]
-        return ConversionReport(tuple(written))
+        return ConversionReport(_with_records(written, records))
 
     @property
     def form(self) -> str:
@@ -422,6 +430,9 @@ class _Writer:
         """Existing files that writing the volume ``name`` may replace, known before anything is
         read.
         """
+        return [one for path in self._existing(name) for one in (path, record_path(path))]
+
+    def _existing(self, name: str) -> list[Path]:
         if self.options.split_slices:
             stem, folder, ending = self._parts(name)
             pattern = re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}")
@@ -442,18 +453,19 @@ class _Writer:
             else (stem, self.output, ".nii.gz")
         )
 
-    def _write_parts(self, volume: Volume, name: str) -> list[Path]:
+    def _write_parts(self, volume: Volume, name: str, read: Volume) -> list[Path]:
         stem, folder, ending = self._parts(name)
         parts = split(volume, self.options.split_slices or volume.grid.shape[2])
-        digits = max(2, len(str(len(parts) - 1)))
+        digits, records = max(2, len(str(len(parts) - 1))), dict[Path, dict[str, Any]]()
         targets = [folder / f"{stem}_{n:0{digits}d}{ending}" for n in range(len(parts))]
         self._refuse_other_parts(
             folder, re.compile(rf"{re.escape(stem)}_\d+{re.escape(ending)}"), targets
         )
         for target, part in zip(targets, parts, strict=True):
             _refuse_existing(target, self.options.overwrite, part)
+            records |= fix_record(read, target, part.grid, self.options)
             files.write(part, target)
-        return targets
+        return list(_with_records(targets, records))
 
     def _refuse_other_parts(
         self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]
@@ -469,6 +481,15 @@ class _Writer:
                 "remove that file or choose another folder",
                 path=folder,
             )
+
+
+def _with_records(
+    written: Sequence[Path], records: Mapping[Path, Mapping[str, Any]]
+) -> tuple[Path, ...]:
+    """What was written, with the records of series that were made even, which are written here."""
+    for path, facts in records.items():
+        atomic.write_json(path, facts)
+    return (*written, *records)
 
 
 def _windowed(volume: Volume, window: tuple[float, float], bits: int) -> Volume:

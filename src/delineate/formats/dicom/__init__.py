@@ -23,7 +23,7 @@ from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_ima
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
 from .source import SourceSeries
-from .values import read_joined, read_series
+from .values import fixed_in, read_joined, read_series
 
 __all__ = [
     "DAMAGED",
@@ -37,6 +37,7 @@ __all__ = [
     "at_same_positions",
     "choose",
     "find",
+    "fixed_in",
     "find_series",
     "is_dicom",
     "is_flat_image",

@@ -74,7 +74,7 @@ def _checked(series: Series, planes: Sequence[Plane], part: str, note: str) -> S
     grid_of(planes)
     files = tuple(dict.fromkeys(one.path for one in planes))
     notes = (*series.notes, note)
-    return replace(series, planes=tuple(planes), files=files, part=part, notes=notes)
+    return replace(series, planes=tuple(planes), files=files, part=part, notes=notes, fixed=note)
 
 
 def _along_normal(planes: Sequence[Plane]) -> tuple[list[Plane], NDArray[np.float64]]:

@@ -132,6 +132,7 @@ class Series(SeriesFacts):
     family: str = ""
     problem: str = ""
     is_damaged: bool = False
+    fixed: str = ""  # how it became even, see ``fix``
 
     @property
     def unit(self) -> str:
@@ -229,8 +230,7 @@ def is_flat_image(path: Path, without_spacing: bool = False) -> bool:
         header is not None
         and not not_an_image(header)
         and all(
-            one.is_flat and not (without_spacing and one.spacing)
-            for one in planes_of(path, header)
+            one.is_flat and not (without_spacing and one.spacing) for one in planes_of(path, header)
         )
     )
 

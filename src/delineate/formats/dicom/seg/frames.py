@@ -180,4 +180,5 @@ def _decoded(path: str | Path, plugin: str, which: range) -> Iterator[NDArray[An
     from pydicom.pixels.utils import iter_pixels
 
     with archive.opened(path) as file:
-        yield from iter_pixels(file, indices=which, raw=True, decoding_plugin=plugin)
+        readable: Any = file
+        yield from iter_pixels(readable, indices=which, raw=True, decoding_plugin=plugin)

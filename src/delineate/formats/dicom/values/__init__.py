@@ -4,6 +4,6 @@ read.py    planes to volumes, rescaled       pixels.py  pixels that are not comp
 stated.py  padding and scales, as ``meta``   suv.py     standardised uptake values
 """
 
-from .read import DECODERS, read_joined, read_series, same_values
+from .read import DECODERS, fixed_in, read_joined, read_series, same_values
 
-__all__ = ["DECODERS", "read_joined", "read_series", "same_values"]
+__all__ = ["DECODERS", "fixed_in", "read_joined", "read_series", "same_values"]

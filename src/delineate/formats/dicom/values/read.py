@@ -61,7 +61,6 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    missing = [k for k, one in enumerate(ordered) if one.interpolated]
     notes = [*series.notes, *tilt_of(grid), *_unscaled(ordered), *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -77,7 +76,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
         **({"channels": list(raster.COLOURS)} if first.is_colour else {}),
         **({"spacing_by": first.spacing_by} if first.spacing_by != "PixelSpacing" else {}),
         **stated,
-        **({"interpolated_slices": missing} if missing else {}),
+        **fixed_in(series, ordered),
         **({"notes": notes} if notes else {}),
     }
     # The source is the folder of the series, or the folder above if it is spread over several.
@@ -88,6 +87,15 @@ def read_series(series: Series, unit: str = "") -> Volume:
     )
     found = Volume(volume, grid, series.unit, str(source), meta)
     return as_suv(found, series) if unit == "suv" else found
+
+
+def fixed_in(series: Series, ordered: Sequence[Plane]) -> dict[str, Any]:
+    """The ``meta`` of a series that was made even: fixed, a sentence, and interpolated_slices."""
+    if not series.fixed:
+        return {}
+    missing = [k for k, one in enumerate(ordered) if one.interpolated]
+    facts: dict[str, Any] = {"interpolated_slices": missing} if missing else {}
+    return {"fixed": series.fixed, **facts}
 
 
 def _unscaled(planes: Sequence[Plane]) -> tuple[str, ...]:
@@ -110,6 +118,9 @@ def read_joined(series: Sequence[Series], unit: str = "") -> Volume:
     names = [one.part for one in ordered]
     joined = stack_channels(volumes, names)
     meta = {k: v for k, v in joined.meta.items() if k != "part"} | {"channels": names}
+    if made_even := [one.fixed for one in ordered if one.fixed]:
+        every = (k for one in volumes for k in one.meta.get("interpolated_slices", ()))
+        meta |= {"fixed": "; ".join(made_even), "interpolated_slices": sorted({*every})}
     return replace(joined, meta=meta)
 
 
