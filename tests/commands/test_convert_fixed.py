@@ -51,7 +51,7 @@ def test_the_record_lists_the_interpolated_slices_of_the_file(
     done = convert([gapped], tmp_path / name, ConvertOptions(fix_series="fill", **options))
     assert any("fixed by fill" in note for note in done.notes)
     for path, (file, slices, axis) in expected.items():
-        assert tmp_path / path in done.written
+        assert tmp_path / path in done.records
         facts = {"file": file, "fix_series": "fill", "interpolated_slices": slices, "axis": axis}
         assert record(tmp_path / path) == facts
 

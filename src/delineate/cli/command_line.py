@@ -391,7 +391,7 @@ def convert(
 
     with progress_bar() as progress:
         done = step.convert(sources, target, options, progress=progress)
-    for path in done.written:
+    for path in (*done.written, *done.records):
         say(f"written: {path}")
     for note in done.notes:
         say(f"note: {note}")

@@ -166,3 +166,23 @@ def test_what_is_stated_and_not_applied(tmp_path):
 def test_units(tmp_path, fields, unit):
     assert read(tmp_path, ct(np.ones((2, 2), U16), **fields)).unit == unit
     assert files.describe(tmp_path)["series"][0]["unit"] == unit
+
+
+def test_what_some_slices_state_is_noted_with_their_number(tmp_path):
+    write(
+        tmp_path,
+        *(ct(np.full((4, 4), k, np.int16), k, Units="BQML" if k else "CNTS") for k in range(3)),
+        ct(np.full((4, 4), 3, np.int16), 3, PhotometricInterpretation="MONOCHROME1", Units="BQML"),
+    )
+    notes = files.read(tmp_path).meta["notes"]
+    assert any("1 of 4 files: MONOCHROME1" in note for note in notes)
+    assert "the slices are in different units: BQML (3 slices), CNTS (1 slices)" in notes
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "NumberOfFrames"])
+def test_a_number_that_cannot_be_read_is_refused_and_has_no_default(tmp_path, name):
+    slices = [ct(np.full((4, 4), k, np.int16), k) for k in range(4)]
+    slices[3].add(pydicom.DataElement(pydicom.datadict.tag_for_keyword(name), "LO", "1,5"))
+    write(tmp_path, *slices)
+    with pytest.raises(FormatError, match=rf"{name} is not a number \(1 of 4 files\)"):
+        files.read(tmp_path)

@@ -43,13 +43,14 @@ _SLICE = re.compile(r"(\d+_)?slice_\d+\.(png|tif|dcm)")
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """The files written, the series and damaged files refused (title, reason), and notes for the
-    user.
+    """The files written, the series and damaged files refused (title, reason), notes for the user,
+    and records of series that were made even (``fix_record``).
     """
 
     written: tuple[Path, ...]
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    records: tuple[Path, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -153,8 +154,10 @@ def _deidentify(
         plain = replace(plain, series=f"{new_uid}/{part}" if part else new_uid or None)
         written = [path for one in done.folders for path in one.iterdir()]
         report = _convert(written[0] if len(written) == 1 else clean, output, plain, progress)
-    return ConversionReport(
-        report.written, (*done.refused, *report.refused), (*done.notes, *report.notes)
+    return replace(
+        report,
+        refused=(*done.refused, *report.refused),
+        notes=(*done.notes, *report.notes),
     )
 
 
@@ -186,16 +189,7 @@ def _convert(
             report = _convert_series(groups, names, write, progress, str(input))
             return replace(report, refused=(*report.refused, *left_out))
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
-        volume = files.read(
-            Source(
-                str(input),
-                series=options.series or "",
-                spacing_mm=options.spacing_mm,
-                axes=(options.axes or "") if is_array else "",
-                fix_series=options.fix_series or "",
-            ),
-            unit="suv" if options.unit else "",
-        )
+        volume = files.read(_source(input, options, is_array), unit="suv" if options.unit else "")
         if is_array:  # its axes are read
             write = replace(write, options=replace(options, axes=None))
         notes = (
@@ -205,6 +199,16 @@ def _convert(
         )
         done = write(volume, names[0])
         return replace(done, notes=(*notes, *done.notes))
+
+
+def _source(path: str | Path, options: ConvertOptions, is_array: bool) -> Source:
+    return Source(
+        str(path),
+        series=options.series or "",
+        spacing_mm=options.spacing_mm,
+        axes=(options.axes or "") if is_array else "",
+        fix_series=options.fix_series or "",
+    )
 
 
 def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
@@ -228,7 +232,8 @@ def _convert_labels(path: Path, write: _Writer) -> ConversionReport:
     with _originals(_given(path, options)).kept(targets):
         done = [write(part, name) for name, part in parts.items()]
     written = tuple(path for one in done for path in one.written)
-    return ConversionReport(written, notes=tuple(volume.meta.get("notes", ())))
+    records = tuple(path for one in done for path in one.records)
+    return ConversionReport(written, (), tuple(volume.meta.get("notes", ())), records)
 
 
 def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> ConversionReport:
@@ -397,14 +402,12 @@ class _Writer:
         orientation = VIEWS[options.view] if options.view else options.orientation
         volume = volume.reorient(orientation) if orientation else volume
         if options.split_slices:
-            return ConversionReport(tuple(self._write_parts(volume, name, read)))
+            return self._write_parts(volume, name, read)
         if self.form == "dicom":
             target = self.output / name if name else self.output
             records = fix_record(read, target, volume.grid, options)
             images_done = images.volume_to_dicom(volume, target, options)
-            return ConversionReport(
-                _with_records(images_done.paths, records), (), images_done.notes
-            )
+            return ConversionReport(images_done.paths, (), images_done.notes, _kept(records))
         if options.window is not None:
             volume = _windowed(volume, options.window, options.bits)
         target = self.output / f"{name}.nii.gz" if name else self.output
@@ -416,7 +419,7 @@ class _Writer:
         else:
             files.write(volume, target, labels=labels)
         written = sorted(target.glob("slice_*.*")) if target.is_dir() else [target]
-        return ConversionReport(_with_records(written, records))
+        return ConversionReport(tuple(written), records=_kept(records))
 
     @property
     def form(self) -> str:
@@ -453,7 +456,7 @@ class _Writer:
             else (stem, self.output, ".nii.gz")
         )
 
-    def _write_parts(self, volume: Volume, name: str, read: Volume) -> list[Path]:
+    def _write_parts(self, volume: Volume, name: str, read: Volume) -> ConversionReport:
         stem, folder, ending = self._parts(name)
         parts = split(volume, self.options.split_slices or volume.grid.shape[2])
         digits, records = max(2, len(str(len(parts) - 1))), dict[Path, dict[str, Any]]()
@@ -465,7 +468,7 @@ class _Writer:
             _refuse_existing(target, self.options.overwrite, part)
             records |= fix_record(read, target, part.grid, self.options)
             files.write(part, target)
-        return list(_with_records(targets, records))
+        return ConversionReport(tuple(targets), records=_kept(records))
 
     def _refuse_other_parts(
         self, folder: Path, pattern: re.Pattern[str], targets: Sequence[Path]
@@ -483,13 +486,11 @@ class _Writer:
             )
 
 
-def _with_records(
-    written: Sequence[Path], records: Mapping[Path, Mapping[str, Any]]
-) -> tuple[Path, ...]:
-    """What was written, with the records of series that were made even, which are written here."""
+def _kept(records: Mapping[Path, Mapping[str, Any]]) -> tuple[Path, ...]:
+    """Write the records of series that were made even."""
     for path, facts in records.items():
         atomic.write_json(path, facts)
-    return (*written, *records)
+    return tuple(records)
 
 
 def _windowed(volume: Volume, window: tuple[float, float], bits: int) -> Volume:
@@ -566,6 +567,7 @@ def _convert_series(
     source: str,
 ) -> ConversionReport:
     written: list[Path] = []
+    records: list[Path] = []
     refused: list[tuple[str, str]] = []
     notes: dict[str, None] = {}
     for done, (group, name) in enumerate(zip(groups, names, strict=True)):
@@ -582,12 +584,13 @@ def _convert_series(
         notes |= dict.fromkeys(f"series {s.uid}: {note}" for s in group for note in s.notes)
         done_one = write(volume, name)
         written += done_one.written
+        records += done_one.records
         notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in done_one.notes)
     if not written:
         raise FormatError(
             f"none of {len(groups)} series can be converted: {dicom.table(refused)}", path=source
         )
-    return ConversionReport(tuple(written), tuple(refused), tuple(notes))
+    return ConversionReport(tuple(written), tuple(refused), tuple(notes), tuple(records))
 
 
 def _heads(groups: Sequence[Sequence[dicom.Series]], output: Path) -> list[dicom.Series]:

@@ -67,5 +67,5 @@ def _slices(volume: Volume, grid: Grid) -> tuple[int, list[int]]:
     places = np.array([(0, 0, k) for k in (0, 1, *missing)], float)
     index = grid.to_index(volume.grid.to_mm(places))
     axis = int(np.argmax(np.abs(index[1] - index[0])))
-    inside = [int(round(float(k))) for k in index[2:, axis]]
+    inside = [round(float(k)) for k in index[2:, axis]]
     return axis, sorted(k for k in inside if 0 <= k < grid.shape[axis])

@@ -128,9 +128,7 @@ def discover(
             draft = _draft(root, layout, described, truth, rules)
         _choose_modality(draft, modality or _stated_modality(draft, described), root)
         found = complete(draft, root, choice, patient, ignore, truth, rules)
-    if described is not None and described.layout and unit is None:
-        return replace(found, manifest=in_stated_units(found.manifest, described.unit))
-    return replace(found, manifest=in_suv(found.manifest, unit))
+    return replace(found, manifest=_in_units(found.manifest, unit, described))
 
 
 def _refuse_unfit(root: Path, layout: str | None, description: str | Path | None) -> None:
@@ -177,6 +175,13 @@ def _draft(
     if root.is_file():
         return _draft_of_file(tree, root)
     return _draft_of_folder(tree, root, layout, truth)
+
+
+def _in_units(manifest: Manifest, unit: str | None, described: Description | None) -> Manifest:
+    """The cohort in the unit of the user, else in those that a description of a layout states."""
+    if described is not None and described.layout and unit is None:
+        return in_stated_units(manifest, described.unit)
+    return in_suv(manifest, unit)
 
 
 def _stated_modality(draft: Draft, described: Description | None) -> str | None:

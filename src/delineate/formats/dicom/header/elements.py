@@ -119,6 +119,10 @@ class Header:
     def __contains__(self, name: str | int) -> bool:
         return _tag(name) in self._elements
 
+    def has(self, name: str) -> bool:
+        """Whether the element is there and has a value."""
+        return name in self and self._raw(_tag(name)).strip(b"\0 ") != b""
+
     def __getitem__(self, name: str | int) -> Any:
         return _Value(self._value(_tag(name)))
 

@@ -48,6 +48,7 @@ PART = (
     "ConcatenationFrameOffsetNumber",
     "InConcatenationTotalNumber",
 )
+NUMBERS = ("RescaleSlope", "RescaleIntercept", "NumberOfFrames", "SamplesPerPixel")
 PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
 
 
@@ -84,6 +85,7 @@ class Plane:
     marks: Marks
     problem: str = ""  # why it is no plane in space
     units: str = ""  # see ``_units``
+    unread: str = ""  # an attribute of ``NUMBERS`` that is no number
     interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
     concatenation: tuple[str, float | None, float | None, float | None] | None = None  # ``PART``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
@@ -284,6 +286,7 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             photometric=str(dataset.get("PhotometricInterpretation", "")),
             marks=marks_of(dataset, kind),
             units=_units(dataset),
+            unread=_unread(dataset),
         )
         if uid := text(dataset, PART[0]):
             first, second, third = (number(dataset, name) for name in PART[1:])
@@ -359,6 +362,11 @@ def _problem(dataset: Header) -> str:
         return next((why for name, why in ELSEWHERE.items() if name in dataset), "")
     name = next((name for start, name in VIDEO.items() if syntax.startswith(start)), "")
     return f"a video ({name}); FFmpeg extracts its pictures" if name else ""
+
+
+def _unread(dataset: Header) -> str:
+    """The first of ``NUMBERS`` that is stated and cannot be read: its default would be wrong."""
+    return next((one for one in NUMBERS if dataset.has(one) and number(dataset, one) is None), "")
 
 
 def _pictures(one: Plane, dataset: Any) -> list[Plane]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -61,7 +62,8 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    notes = [*series.notes, *tilt_of(grid), *_unscaled(ordered), *stated.pop("notes", ())]
+    of_planes = (*tilt_of(grid), *_mixed(ordered), *_unscaled(ordered))
+    notes = [*series.notes, *of_planes, *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
     meta = {
@@ -96,6 +98,15 @@ def fixed_in(series: Series, ordered: Sequence[Plane]) -> dict[str, Any]:
     missing = [k for k, one in enumerate(ordered) if one.interpolated]
     facts: dict[str, Any] = {"interpolated_slices": missing} if missing else {}
     return {"fixed": series.fixed, **facts}
+
+
+def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about slices in different units."""
+    counts = Counter(one.units or "none" for one in planes)
+    if len(counts) < 2:
+        return ()
+    listed = ", ".join(f"{name} ({count} slices)" for name, count in counts.most_common())
+    return (f"the slices are in different units: {listed}",)
 
 
 def _unscaled(planes: Sequence[Plane]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ scales that are not applied. Nothing here changes a value; it becomes ``meta``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,9 +39,15 @@ def stated_in(dataset: Any) -> dict[str, Any]:
 
 
 def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all headers of a volume state alike, in ``meta``."""
+    """What all headers of a volume state alike, in ``meta``; a note of some has their number."""
     first = stated[0]
-    return {k: v for k, v in first.items() if all(one.get(k) == v for one in stated)}
+    found = {k: v for k, v in first.items() if all(one.get(k) == v for one in stated)}
+    counts = Counter(note for one in stated for note in one.get("notes", ()))
+    notes = [
+        note if count == len(stated) else f"{count} of {len(stated)} files: {note}"
+        for note, count in counts.items()
+    ]
+    return found | ({"notes": notes} if notes else {})
 
 
 def padding_of(stored: Sequence[float], planes: Sequence[Plane], unit: str) -> list[float] | None:
