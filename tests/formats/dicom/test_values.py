@@ -171,8 +171,13 @@ def test_units(tmp_path, fields, unit):
 def test_what_some_slices_state_is_noted_with_their_number(tmp_path):
     write(
         tmp_path,
-        *(ct(np.full((4, 4), k, np.int16), k, Units="BQML" if k else "CNTS") for k in range(3)),
-        ct(np.full((4, 4), 3, np.int16), 3, PhotometricInterpretation="MONOCHROME1", Units="BQML"),
+        *(ct(np.full((4, 4), k, np.int16), k, Units="BQML", Modality="PT") for k in range(3)),
+        ct(
+            *(np.full((4, 4), 3, np.int16), 3),
+            PhotometricInterpretation="MONOCHROME1",
+            Units="CNTS",
+            Modality="PT",
+        ),
     )
     notes = files.read(tmp_path).meta["notes"]
     assert any("1 of 4 files: MONOCHROME1" in note for note in notes)

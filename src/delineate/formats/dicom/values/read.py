@@ -62,7 +62,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    of_planes = (*tilt_of(grid), *_mixed(ordered), *_unscaled(ordered))
+    of_planes = (*tilt_of(grid), *_mixed(series, ordered), *_unscaled(ordered))
     notes = [*series.notes, *of_planes, *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -100,10 +100,10 @@ def fixed_in(series: Series, ordered: Sequence[Plane]) -> dict[str, Any]:
     return {"fixed": series.fixed, **facts}
 
 
-def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A sentence about slices in different units."""
+def _mixed(series: Series, planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about slices of PET in different units."""
     counts = Counter(one.units or "none" for one in planes)
-    if len(counts) < 2:
+    if len(counts) < 2 or series.modality != "PT":
         return ()
     listed = ", ".join(f"{name} ({count} slices)" for name, count in counts.most_common())
     return (f"the slices are in different units: {listed}",)
