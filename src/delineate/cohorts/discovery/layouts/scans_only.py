@@ -11,11 +11,11 @@ from ....core.errors import LayoutError
 from ....core.manifest import Case, Source
 from ....extend.findings import Draft
 from ....extend.registering import layout
+from ....extend.registers import LAYOUTS
 from ....formats import dicom
 from ....formats.files import stem
 from ..tree import Tree, group_channels, source
 from .dicom_labels import labelled_in
-from .suffix_pairs import suffix_pairs
 
 # Folder names that are the same for every patient.
 NAMELESS = {
@@ -70,8 +70,8 @@ def plain_images(tree: Tree, root: Path) -> Draft | None:
         draft.cases.append(Case(name, "", tuple(source(p) for p in paths)))
     # Image files come first. DICOM folders count only if they are most of the folders.
     series = [f for f in tree.folders(root) if tree.is_dicom(f)]
-    # Folders of an image and its mask each, see ``suffix_pairs``.
-    if not entries and any(suffix_pairs(tree, folder) for folder in series[:1]):
+    # Folders of an image and its mask each.
+    if not entries and any(LAYOUTS["suffix-pairs"].find(tree, folder) for folder in series[:1]):
         return None
     if not entries and 2 * len(series) >= len(tree.folders(root)):
         for folder in series:
