@@ -74,6 +74,33 @@ def test_masks_become_segments_and_masks_again(patient: Path, kind: str, words: 
     assert code == 2 and "exists already; --overwrite replaces it" in text
 
 
+def test_like_names_one_series_of_a_folder(patient: Path):
+    ct = patient / "p" / "DICOM_anon"
+    other = patient / "p" / "other"
+    other.mkdir()
+    for path in ct.iterdir():
+        one = pydicom.dcmread(path)
+        uid, one.SeriesInstanceUID = one.SeriesInstanceUID, "1.2.3.77"
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{one.SOPInstanceUID}.9"
+        one.save_as(other / path.name)
+    for ending in ("seg", "rtstruct"):
+        made = patient / f"mask.{ending}.dcm"
+        for chosen in (uid, "1.2.3.77"):
+            like = f"{patient / 'p'}#{chosen}"
+            code, text = run(
+                "convert", patient / "mask.nii.gz", made, "--like", like, "--overwrite"
+            )
+            assert code == 0, text
+            named = {one.value for one in pydicom.dcmread(made).iterall() if one.VR == "UI"}
+            assert named & {uid, "1.2.3.77"} == {chosen}
+        like = f"{patient / 'p'}#1.2.3.78"
+        code, text = run("convert", patient / "mask.nii.gz", made, "--like", like, "--overwrite")
+        assert code == 2 and "no series 1.2.3.78 here; found:" in " ".join(text.split()), text
+    words = ("--like", f"{patient / 'p'}#{uid}", "--series", "1.2.3.77", "--overwrite")
+    code, text = run("convert", patient / "mask.nii.gz", patient / "mask.seg.dcm", *words)
+    assert code == 2 and "give one" in text
+
+
 def test_what_a_segmentation_cannot_be(patient: Path):
     ct, made = patient / "p" / "DICOM_anon", patient / "mask.seg.dcm"
     line = ("convert", patient / "mask.nii.gz", made, "--like", ct)

@@ -42,7 +42,13 @@ LABELS = LabelSet(
     )
 )
 ALGORITHM = {"algorithm_name": "test network", "algorithm_version": "1.0"}
-FLAGS = ({"kind": "volume", "words": "volume of liver: 0.1 ml, in training 900 to 2000 ml"},)
+FLAGS = (
+    {
+        "kind": "volume",
+        "words": "volume of liver: 0.1 ml, in training 900 to 2000 ml",
+        "structures": ["liver"],
+    },
+)
 
 
 def predicted(folder: Path) -> Prediction:
@@ -205,6 +211,25 @@ def test_the_selection_names_slices_that_exist(folder, written):
     assert text.splitlines()[0] == "slice 4 of 6 (instance number 4): high entropy of the samples"
 
 
+def test_a_segmentation_is_saved_as_asked_for(folder, tmp_path):
+    prediction = predicted(folder)
+    path = tmp_path / "p.seg.dcm"
+    prediction.save(path, seg_type="FRACTIONAL", seg_syntax="rle")
+    made = pydicom.dcmread(path)
+    assert (made.SegmentationType, made.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
+    assert made.file_meta.TransferSyntaxUID == pydicom.uid.RLELossless
+    prediction.save(path, seg_type="LABELMAP")
+    assert pydicom.dcmread(path).SegmentationType == "LABELMAP"
+    for name, given in (
+        ("p.kos.dcm", {"seg_type": "LABELMAP"}),
+        ("p.seg.dcm", {"smallest_mm2": 2.0}),
+        ("p.nii.gz", {"seg_syntax": "deflated"}),
+        ("p.seg.dcm", {"seg_syntax": "rle"}),
+    ):
+        with pytest.raises(UsageError):
+            prediction.save(tmp_path / name, **given)
+
+
 def test_slices_for_review(folder):
     prediction = predicted(folder)
     source = source_of(sorted(folder.iterdir()))
@@ -218,7 +243,7 @@ def test_slices_for_review(folder):
         4: ["largest cross-section of left kidney"],
     }
     assert reasons(FLAGS) == {1: [FLAGS[0]["words"]]}
-    missing = ({"kind": "missing", "words": "spleen is missing"},)
+    missing = ({"kind": "missing", "words": "spleen is missing", "structures": ["spleen"]},)
     assert reasons(missing) == {1: ["spleen is missing"]}
     empty = replace(plain, labels=plain.labels.with_array(np.zeros_like(plain.labels.array)))
     assert slices_for_review(Result(empty, source, lambda: None, missing)) == {

@@ -101,7 +101,7 @@ BAD = {
         "spleen was never found in the test cases",
     ),
     "patients mixed": (
-        facts(leaks=("training and held-out cases are not independent: b has the same voxels",)),
+        facts(leaks=("b has the same voxels as a",)),
         "usable with care",
         "not independent",
     ),

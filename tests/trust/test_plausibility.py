@@ -107,6 +107,7 @@ def test_as_many_components_as_in_a_training_case_are_not_flagged():
     assert flags(components_of(2), ranges) == []
     (flag,) = flags(components_of(3), ranges)
     assert flag["words"] == "more connected components than ever seen: a (3, in training at most 2)"
+    assert flag["structures"] == ["a"]
 
 
 def test_more_structures_in_several_components_than_ever_seen_are_named():
@@ -114,6 +115,22 @@ def test_more_structures_in_several_components_than_ever_seen_are_named():
     ranges = ranges_of([components_of(2, 1), components_of(1, 2), *[components_of(1, 1)] * 400])
     (flag,) = flags(components_of(2, 2), ranges)
     assert flag["words"] == "more structures in several components than ever seen: a (2) and b (2)"
+    assert flag["structures"] == ["a", "b"]
+
+
+def test_flags_name_the_structures_that_they_are_about(ranges):
+    image, label = case(97)
+    exchanged = label.with_array(np.array([0, 2, 1, 3], np.uint8)[label.array])
+    bright = image.array[0] > 0.5 * image.array.max()
+    swollen = label.with_array(np.where(bright, 3, 0).astype(np.uint8))
+    for changed, kind in ((exchanged, "side"), (swollen, "volume"), (swollen, "missing")):
+        made = flags(measure(sample(image), changed, LABELS), ranges)
+        named = {flag["kind"]: flag["structures"] for flag in made}[kind]
+        assert named and set(named) <= set(LABELS.names), kind
+        words = {flag["kind"]: flag["words"] for flag in made}[kind]
+        assert all(name in words for name in named), (kind, words)
+    blank = measure(sample(image.with_array(np.zeros_like(image.array))), label, LABELS)
+    assert [f["structures"] for f in flags(blank, None) if f["kind"] == "constant"] == [[]]
 
 
 def test_an_empty_scan_is_flagged_whatever_the_model(ranges):

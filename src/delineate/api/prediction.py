@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core import prediction as core
 from ..core.errors import UsageError, optional_package
+from .keywords import LabelObjectKeywords
 from .volume import Volume, captioned
 
 if TYPE_CHECKING:
@@ -146,7 +147,13 @@ class Prediction(core.Prediction):
         ]
         return cast("pandas.DataFrame", optional_package("pandas", "to_frame").DataFrame(rows))
 
-    def save(self, path: str | Path, *, like: str | Path | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        like: str | Path | None = None,
+        **options: Unpack[LabelObjectKeywords],
+    ) -> None:
         """Write the label map, or a DICOM object of the prediction; the ending names the format
         (.nii.gz, .nii, .nrrd, .mha, .png) or the object:
 
@@ -160,9 +167,13 @@ class Prediction(core.Prediction):
             path: the file.
             like: of an object: the DICOM folder, or FOLDER#SERIES_UID, that was segmented. None if
                 the prediction was made of a path to it.
+            **options: ``seg_type`` and ``seg_syntax`` of a .seg.dcm file, and ``smallest_mm2`` of a
+                .rtstruct.dcm file, as for ``predict``; see
+                ``delineate.commands.options.LabelObjectOptions``.
 
         Raises:
-            UsageError: ``like`` for a label map; highdicom is missing.
+            UsageError: ``like`` for a label map, or options of another object; highdicom is
+                missing.
             InputError: the series is not known, or lacks attributes that the object must repeat.
             GeometryError: the labels are not on its slices.
             OutputError: an unknown ending, nothing to write, or the file cannot be written.
@@ -173,12 +184,14 @@ class Prediction(core.Prediction):
         ...
         delineate.core.errors.InputError: ...like=FOLDER...
         """
+        from ..commands.options import LabelObjectOptions
         from ..commands.predict.objects import kind_of, save_object
 
         if kind := kind_of(path):
-            save_object(self, kind, Path(path), like)
-        elif like is not None:
-            raise UsageError(f"like is for DICOM objects, such as .seg.dcm, and {path} is none")
+            save_object(self, kind, Path(path), like, LabelObjectOptions(**options))
+        elif like is not None or options:
+            given = "like" if like is not None else next(iter(options))
+            raise UsageError(f"{given} is for DICOM objects, such as .seg.dcm, and {path} is none")
         else:
             self.volume.save(path, self.structures)
 

@@ -24,6 +24,7 @@ BACKGROUND = 0
 # nor scored.
 IGNORED = 65535
 MOST_OVERLAPPING = 15  # structures: their combinations stay below ``IGNORED``
+COUNTED_TOGETHER = 1 << 20  # voxels
 WHOLE_TOLERANCE = 0.01  # largest distance of a label value stored as float from a whole number
 NOISE = 1e-6  # rounding errors leave values up to this where 0 is meant
 # The colours of Okabe & Ito, which colour-blind readers can distinguish. After these, hues follow
@@ -636,8 +637,11 @@ def value_counts(array: NDArray[Any]) -> dict[int, int]:
     """Distinct values in ascending order -> number of voxels; ``array`` has an integer dtype."""
     if array.size == 0:
         return {}
-    if int(array.min()) >= 0 and int(array.max()) <= 65535:
-        counts = np.bincount(array.ravel(order="K"))
+    if int(array.min()) >= 0 and (high := int(array.max())) <= 65535:
+        counts, flat = np.zeros(high + 1, np.int64), array.ravel(order="K")
+        # In parts, because numpy converts what it counts to 64 bits.
+        for first in range(0, flat.size, COUNTED_TOGETHER):
+            counts += np.bincount(flat[first : first + COUNTED_TOGETHER], minlength=high + 1)
         return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
     values, counts = np.unique(array, return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts, strict=True)}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LabelError
-from .labels import LabelSet, unique_values
+from .labels import LabelSet, unique_values, value_counts
 from .volume import Volume
 
 # Maps of the samples' disagreement -> the value that is shown brightest: that of a voxel that is in
@@ -63,8 +63,8 @@ class Prediction:
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each structure in ml; 0 if it was not found."""
-        counts = np.bincount(self.labels.array.ravel(order="K"))
-        values, voxel_ml = np.arange(len(counts)), self.labels.grid.voxel_ml
+        counted, voxel_ml = value_counts(self.labels.array), self.labels.grid.voxel_ml
+        values, counts = np.array([*counted], np.intp), np.array([*counted.values()], np.int64)
         return {
             label.name: float(counts[self.structures.inside(values, label)].sum()) * voxel_ml
             for label in self.structures

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +35,7 @@ MOST_FAILED = LEVEL  # of the structures
 IMPROVING = 0.25  # of the error before, that the last third of the steps removed: not converged
 EXCHANGED, PARTLY_EXCHANGED = 0.5, LEVEL  # of the voxels of a pair, those on the other side
 MOST_NAMED = 4  # structures that a reason names
+DEPENDENT = "training and held-out cases are not independent"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ class Reason:
         kind: for programs, such as "steps"; also the kind of advice.
         words: a clause with the figures.
         level: the best verdict that it allows.
+        unnamed: the clause without ids of cases, if ``words`` has some.
     """
 
     kind: str
     words: str
     level: Level = CARE
+    unnamed: str = field(default="", compare=False)
+
+    def to_json(self) -> dict[str, str]:
+        """Plain data."""
+        return {"kind": self.kind, "words": self.words, "level": self.level}
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,21 @@ class Verdict:
         """A sentence for those who use the model; "" for a good one, and without a verdict."""
         return "" if self == Verdict() or self.level == GOOD else f"this model is {self.words}"
 
+    @property
+    def unnamed(self) -> Verdict:
+        """The verdict without ids of cases, which may be names of patients: for a model, which is
+        given away.
+        """
+        reasons = (replace(one, words=one.unnamed or one.words) for one in self.reasons)
+        return replace(self, reasons=tuple(reasons))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data, for the card of the model."""
+        """Plain data, for a card."""
         return {
             "level": self.level,
             "words": self.words,
             "summary": self.summary,
-            "reasons": [vars(reason) for reason in self.reasons],
+            "reasons": [reason.to_json() for reason in self.reasons],
             "advice": list(self.advice),
         }
 
@@ -177,8 +192,7 @@ class TrainingFacts:
         exchanged: (left, right) -> of the voxels of both that were found on either side, the share
             on the wrong one.
         sides_in_labels: of the check, a sentence if left and right are exchanged in most truths.
-        leaks: a sentence for each pair of patients that is probably one, on both sides of the
-            split.
+        leaks: a clause for each pair of patients that is probably one, on both sides of the split.
         has_budget: whether the run can be extended.
         on_cpu: whether another device may be faster.
     """
@@ -290,13 +304,15 @@ def _low(structure: StructureFacts) -> float:
 
 def _independence(facts: TrainingFacts) -> list[Reason]:
     """Held-out cases that are not independent of the training, or could not be scored."""
-    reasons = [Reason("leak", words) for words in facts.leaks[:1]]
+    reasons = [
+        Reason("leak", f"{DEPENDENT}: {words}", CARE, DEPENDENT) for words in facts.leaks[:1]
+    ]
     if facts.not_scored:
         count = len(facts.not_scored)
         more = " ..." if count > MOST_NAMED else ""
         names = ", ".join(facts.not_scored[:MOST_NAMED]) + more
-        words = f"{count} of {facts.cases + count} held-out cases could not be scored ({names})"
-        reasons.append(Reason("not scored", words))
+        words = f"{count} of {facts.cases + count} held-out cases could not be scored"
+        reasons.append(Reason("not scored", f"{words} ({names})", CARE, words))
     return reasons
 
 
@@ -374,7 +390,7 @@ def _advice(kind: str, facts: TrainingFacts) -> list[str]:
         "low": _longer(facts) or [more, labels],
         "few cases": [more],
         "leak": ["name the patients with --patient, and train again with --overwrite"],
-        "not scored": ["repair the cases named above and evaluate them"],
+        "not scored": ["repair the cases that could not be scored and evaluate them"],
         "steps": _longer(facts),
         "overfitted": [more],
     }[kind]

@@ -89,6 +89,7 @@ class CaseMeasures:
         problems: kind -> sentence.
         components: structure -> number of its connected components, without specks.
         coarse: see ``ScanSample``.
+        concerned: kind of a problem -> the structures that it is about.
     """
 
     quantities: Mapping[str, float]
@@ -96,6 +97,7 @@ class CaseMeasures:
     problems: Mapping[str, str] = field(default_factory=dict)
     components: Mapping[str, int] = field(default_factory=dict)
     coarse: tuple[int, ...] = ()
+    concerned: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -105,7 +107,11 @@ class CaseMeasures:
     def from_json(cls, data: Mapping[str, Any]) -> CaseMeasures:
         """From ``to_json``."""
         known = {key: data[key] for key in ("quantities", "problems", "components")}
-        return cls(structures=tuple(data["structures"]), coarse=tuple(data["coarse"]), **known)
+        structures, coarse = tuple(data["structures"]), tuple(data["coarse"])
+        # Stores of earlier versions lack the last field.
+        return cls(
+            structures=structures, coarse=coarse, concerned=data.get("concerned", {}), **known
+        )
 
 
 @dataclass(frozen=True)
@@ -228,7 +234,7 @@ def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
     quantities, problems = dict(seen.quantities), dict(seen.problems)
     array = label.array
     boxes = [] if labels.overlapping else ndimage.find_objects(array)
-    present, components = [], {}
+    present, components, concerned = [], {}, {}
     for structure in labels:
         # The box of a label value; of bits or of several values, that of the whole mask.
         mine, index = boxes, structure.value - 1
@@ -255,11 +261,11 @@ def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
     if seen.placed and not seen.problems:
         wrong = wrong_sides(label, labels, seen.middle_mm, seen.width_mm)
         if wrong:
-            names = [b.name for b in labels if b.value in wrong]
+            concerned["side"] = names = [b.name for b in labels if b.value in wrong]
             problems["side"] = (
                 f"{joined(names, MOST_NAMED)}: up to {max(wrong.values()):.0f} mm on the wrong side"
             )
-    return CaseMeasures(quantities, tuple(present), problems, components, seen.coarse)
+    return CaseMeasures(quantities, tuple(present), problems, components, seen.coarse, concerned)
 
 
 def _components(mask: NDArray[np.bool_], voxels: int) -> int:
@@ -352,38 +358,53 @@ def _best_change(coarse: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
     return max(gains, key=lambda name: float(gains[name]))
 
 
-def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, str]]:
-    """What is implausible: kind and sentence of each flag. Without ranges, as of imported models,
-    only what is wrong in itself.
+def flags(case: CaseMeasures, ranges: Ranges | None) -> list[dict[str, Any]]:
+    """What is implausible: kind, sentence and structures of each flag; one about the scan has none
+    of them. Without ranges, as of imported models, only what is wrong in itself.
     """
-    found = [{"kind": kind, "words": words} for kind, words in case.problems.items()]
+    found = [
+        _flag(kind, words, case.concerned.get(kind, ())) for kind, words in case.problems.items()
+    ]
     if ranges is None:
         return found
     missing = [name for name in ranges.always if name not in case.structures]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         words = f"{joined(missing, MOST_NAMED)} {verb} missing, which every training case has"
-        found.append({"kind": "missing", "words": words})
+        found.append(_flag("missing", words, missing))
     quantities = dict(case.quantities)
     if case.coarse and ranges.coarse:
         scans = np.array(case.coarse, float), np.array(ranges.coarse)
         # Of several changes that explain a scan, the best one is named.
         best = _best_change(*scans)
         quantities |= {name: value for name, value in _cosines(*scans).items() if name == best}
-    outside: dict[str, list[str]] = {}
+    outside: dict[str, list[tuple[str, Sequence[str]]]] = {}
     checked = [name for name in quantities if name in ranges.ranges]
     for name in checked:
         value, known = quantities[name], ranges.ranges[name]
         if _is_outside(name, value, known, FALSE_FLAGS / len(checked)):
-            words = (
+            about = (
                 _more_components(case, ranges)
                 if name == "components"
-                else _words(name, value, known)
+                else (_words(name, value, known), _structure_in(name))
             )
-            outside.setdefault(name.split()[0], []).append(words)
+            outside.setdefault(name.split()[0], []).append(about)
     for kind, listed in outside.items():
-        found.append({"kind": _KINDS.get(kind, kind), "words": "; ".join(listed[:MOST_NAMED])})
+        words = "; ".join(words for words, _ in listed[:MOST_NAMED])
+        found.append(
+            _flag(_KINDS.get(kind, kind), words, [n for _, names in listed for n in names])
+        )
     return found
+
+
+def _flag(kind: str, words: str, structures: Sequence[str]) -> dict[str, Any]:
+    return {"kind": kind, "words": words, "structures": list(structures)}
+
+
+def _structure_in(quantity: str) -> Sequence[str]:
+    """The structure that a quantity such as "volume of liver" is of, if it is of one."""
+    _, _, structure = quantity.partition(" of ")
+    return [structure] if structure else ()
 
 
 def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
@@ -411,19 +432,21 @@ _KINDS = {
 _UNITS = {"volume": " ml", "spacing": " mm", "size": " mm"}
 
 
-def _more_components(case: CaseMeasures, ranges: Ranges) -> str:
-    """The structures with more connected components than in any training case; if it is their
-    number that is new, those with several.
+def _more_components(case: CaseMeasures, ranges: Ranges) -> tuple[str, Sequence[str]]:
+    """A sentence about the structures with more connected components than in any training case, or,
+    if it is their number that is new, those with several; and their names.
     """
-    more = [
-        f"{name} ({count}, in training at most {ranges.components.get(name, 0)})"
+    more = {
+        name: f"{name} ({count}, in training at most {ranges.components.get(name, 0)})"
         for name, count in case.components.items()
         if count > ranges.components.get(name, 0)
-    ]
+    }
     if more:
-        return f"more connected components than ever seen: {joined(more, MOST_NAMED)}"
-    several = [f"{name} ({count})" for name, count in case.components.items() if count > 1]
-    return f"more structures in several components than ever seen: {joined(several, MOST_NAMED)}"
+        words = f"more connected components than ever seen: {joined([*more.values()], MOST_NAMED)}"
+        return words, [*more]
+    several = {name: f"{name} ({count})" for name, count in case.components.items() if count > 1}
+    named = joined([*several.values()], MOST_NAMED)
+    return f"more structures in several components than ever seen: {named}", [*several]
 
 
 def _words(name: str, value: float, known: Range) -> str:

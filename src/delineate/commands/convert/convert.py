@@ -149,8 +149,10 @@ def _deidentify(
         new_uid = done.profile.pseudonyms.uid(uid)
         if options.like is not None:
             like = Path(folder) / "like"
-            deidentify(files.place_of(options.like), like, options, progress)
-            plain = replace(plain, like=like)
+            place, named = files.place_and_series(options.like)
+            deidentify(place, like, options, progress)
+            chosen = done.profile.pseudonyms.uid(named)
+            plain = replace(plain, like=f"{like}#{chosen}" if chosen else like)
         plain = replace(plain, series=f"{new_uid}/{part}" if part else new_uid or None)
         written = [path for one in done.folders for path in one.iterdir()]
         report = _convert(written[0] if len(written) == 1 else clean, output, plain, progress)

@@ -28,8 +28,8 @@ def masks_to_object(masks: Path, target: Path, options: ConvertOptions) -> tuple
     Args:
         masks: a label file that ``label_files`` reads, on the grid of the series.
         target: the new file, with one of ``ENDINGS``.
-        options: the series is ``like``, a folder or one of its files, and ``series`` if the folder
-            has several.
+        options: the series is ``like``, a folder, FOLDER#SERIES_UID or a file of the series, and
+            ``series`` if the folder has several.
 
     Returns:
         Notes, one sentence each.
@@ -41,23 +41,26 @@ def masks_to_object(masks: Path, target: Path, options: ConvertOptions) -> tuple
     """
     if options.like is None:
         raise UsageError(f"{target} needs --like FOLDER: the DICOM series that the mask belongs to")
-    scan = dicom.choose(files.place_of(options.like), options.series or "")
+    place, uid = files.place_and_series(options.like)
+    if uid and options.series and uid != options.series:
+        raise UsageError(f"--like names the series {uid}, and --series {options.series}; give one")
+    scan = dicom.choose(place, uid or options.series or "")
     # Labels in DICOM are put on the series; masks have to be on it.
     like = f"{dicom.place_of(scan)}#{scan.id}" if label_files.dicom_labels_in(masks) else ""
     volume = label_files.as_codes(label_files.read_label_file(Source(str(masks), like=like)))
     with tempfile.TemporaryDirectory() as folder:
-        place = target
+        made_in = target
         if target.exists() and not options.overwrite:
             # The same content gives the same bytes.
-            place = Path(folder) / target.name
-        given = volume, _labels(volume), scan, place
+            made_in = Path(folder) / target.name
+        given = volume, _labels(volume), scan, made_in
         made: dict[str, Any] = {"algorithm_name": "", "algorithm_version": __version__}
         if target.name.lower().endswith(SEG):
             require_extra("dicom", target.name)
             notes = write_seg(*given, **made, encoding=options.seg_encoding)
         else:
             notes = write_rtstruct(*given, **made, smallest_mm2=options.smallest_mm2)
-        if place != target and place.read_bytes() != target.read_bytes():
+        if made_in != target and made_in.read_bytes() != target.read_bytes():
             raise OutputError("exists already; --overwrite replaces it", path=target)
     return tuple(notes)
 

@@ -8,7 +8,6 @@ All of them refer to the series that the scan is, and are new series of its stud
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...core.errors import DelineateError, InputError, OutputError
+from ...core.errors import DelineateError, InputError, OutputError, UsageError
 from ...core.labels import Label, LabelSet
 from ...core.manifest import ABSENT, Case
 from ...core.prediction import MAPS, Prediction
@@ -28,6 +27,7 @@ from ...core.volume import Volume
 from ...extras import require_extra
 from ...formats import files
 from ...metrics.diameters import diameters
+from ..options import LabelObjectOptions
 
 if TYPE_CHECKING:
     from ...formats.dicom import Series, SourceSeries
@@ -60,7 +60,7 @@ class Result:
     prediction: Prediction
     series: SourceSeries
     scan: Callable[[], Volume]
-    flags: Sequence[Mapping[str, str]] = ()
+    flags: Sequence[Mapping[str, Any]] = ()
     encoding: SegEncoding | None = None
     smallest_mm2: float = 0.0
 
@@ -163,7 +163,11 @@ def kind_of(path: str | Path) -> str:
 
 
 def save_object(
-    prediction: Prediction, kind: str, target: Path, like: str | Path | None = None
+    prediction: Prediction,
+    kind: str,
+    target: Path,
+    like: str | Path | None = None,
+    options: LabelObjectOptions | None = None,
 ) -> None:
     """Write one object of a prediction in memory, and the one to which it refers next to it.
 
@@ -172,12 +176,21 @@ def save_object(
         kind: a key of ``KINDS``.
         target: the new file, NAME.KIND.dcm.
         like: the series, FOLDER or FOLDER#SERIES_UID; None if it is the source of the labels.
+        options: how a segmentation or a structure set is written; by default as by ``predict``.
 
     Raises:
         UsageError, InputError, GeometryError, OutputError: as ``api.Prediction.save``.
     """
     from ...formats import dicom
+    from ...formats.dicom.seg import SegEncoding
 
+    written = tuple(filter(None, (KINDS[kind].after, kind)))
+    options = options or LabelObjectOptions()
+    encoding = options.seg_encoding
+    if encoding != SegEncoding() and "seg" not in written:
+        raise UsageError("seg_type and seg_syntax are for .seg.dcm and .sr.dcm files")
+    if options.smallest_mm2 and kind != "rtstruct":
+        raise UsageError("smallest_mm2 is for .rtstruct.dcm files")
     if KINDS[kind].by_highdicom:
         require_extra("dicom", f"a .{kind}.dcm file")
     labels, meta = prediction.labels, prediction.labels.meta
@@ -193,9 +206,10 @@ def save_object(
     series = series_at(str(place), uid)
     source = checked(series, prediction.bundle_id, prediction.structures, KINDS[kind].by_highdicom)
     unit = "suv" if meta.get("unit") == "SUV" else ""
-    result = Result(prediction, source, cache(partial(dicom.read_series, series, unit)))
+    scan = cache(partial(dicom.read_series, series, unit))
+    result = Result(prediction, source, scan, (), encoding, options.smallest_mm2)
     stem = target.name[: -len(file_of("", kind))]
-    for each in filter(None, (KINDS[kind].after, kind)):
+    for each in written:
         KINDS[each].write(result, target.with_name(file_of(stem, each)))
 
 
@@ -322,7 +336,7 @@ def slices_for_review(result: Result) -> dict[int, list[str]]:
     reasons: dict[int, list[str]] = {}
     middle = int(np.sum([*areas.values()], axis=0).argmax()) if areas else len(series.planes) // 2
     for flag in result.flags:
-        named = [largest[name] for name in largest if _names(name, flag["words"])]
+        named = [largest[name] for name in flag["structures"] if name in largest]
         for number in dict.fromkeys(named or [middle]):
             reasons.setdefault(number, []).append(flag["words"])
     for name, found in list(prediction.maps.items())[:1]:
@@ -345,11 +359,6 @@ def areas_of(array: NDArray[Any], structures: LabelSet) -> dict[Label, NDArray[n
     )
     found = {one: counts[:, inside(values, structures, one)].sum(axis=1) for one in structures}
     return {label: areas for label, areas in found.items() if areas.any()}
-
-
-def _names(name: str, words: str) -> bool:
-    """Whether a sentence names a structure."""
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words) is not None
 
 
 def _highest(sums: NDArray[Any]) -> list[int]:

@@ -116,7 +116,7 @@ def write_result(
     out: Path,
     options: PredictOptions,
     series: Mapping[str, SourceSeries | DelineateError],
-    flags: Callable[[], list[dict[str, str]]],
+    flags: Callable[[], list[dict[str, Any]]],
     noted: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write the mask, then the requested additions; ``series`` is that of each DICOM object, or why

@@ -354,7 +354,7 @@ def _refusal(case: Case, manifest: Manifest, lacking: Sequence[str]) -> InputErr
 
 def flags_of(
     seen: ScanSample, prediction: Prediction, ranges: Ranges | None
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """What is implausible about a prediction, or unlike the training cases."""
     return flags(measure(seen, prediction.labels, prediction.structures), ranges)
 

@@ -169,7 +169,7 @@ def _exchanged(planned: PlannedRun, recorded: ReportedRun) -> dict[tuple[str, st
 
 
 def _leaks(planned: PlannedRun, findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence for each finding of one patient under several names, on several sides."""
+    """A clause for each finding of one patient under several names, on several sides."""
     folds = planned.folds
 
     def side(case: Case) -> Any:
@@ -189,10 +189,7 @@ def _leaks(planned: PlannedRun, findings: Sequence[Mapping[str, Any]]) -> Iterat
             else []
         )
         if len({sides[case] for case in listed if case in sides}) > 1:
-            yield (
-                "training and held-out cases are not independent: "
-                f"{finding['case']} {finding['message']}"
-            )
+            yield f"{finding['case']} {finding['message']}"
 
 
 def _number(value: Any) -> float:

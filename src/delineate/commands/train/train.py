@@ -486,16 +486,19 @@ def _finish(
     """
     from ...inference.engine import keep_graphs
 
+    recorded = {"verdict": verdict.to_json(), "scores": without_nan(scores)}
+    # Ids of cases may be names of patients: a model has none, only the run that stays here.
+    lost = scores.get("not_scored", ())
     model.card |= {
-        "verdict": verdict.to_json(),
-        "scores": without_nan(scores),
+        "verdict": verdict.unnamed.to_json(),
+        "scores": recorded["scores"] | ({"not_scored": len(lost)} if lost else {}),
         "seconds": round(run.clock.elapsed_s, 1),
         "peak_memory_mb": predict_step.peak_memory_mb(),
     }
     model.save()
     bundle = Bundle.load(run.model)
     keep_graphs(bundle, graphs_beside(run.model))
-    run.save_json("card.json", bundle.card | {"id": bundle.id, "failed": list(failed)})
+    run.save_json("card.json", bundle.card | recorded | {"id": bundle.id, "failed": list(failed)})
     failures = _write_report(run)
     run.say(f"model {bundle.id} in {run.model}; report in {run.folder / 'report.html'}")
     run.say(f"verdict: {verdict.words}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FormatError, OutputError
-from ...core.terms import Code
+from ...core.terms import PRIVATE, Code
 from .header.file import Plane
 from .header.marks import items_in
 from .identity import uid_of
@@ -22,6 +22,7 @@ from .source import SourceSeries, date_of
 
 # Of the making of an object; all are those of its scan.
 DATES = ("ContentDate", "SeriesDate", "InstanceCreationDate", "DateOfSecondaryCapture")
+FRAMES = "PerFrameFunctionalGroupsSequence"
 TIMES = ("ContentTime", "SeriesTime", "InstanceCreationTime", "TimeOfSecondaryCapture")
 
 
@@ -150,7 +151,32 @@ def with_dates_of(source: Any, made: Any) -> Any:
     for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
         for item in made.get(name) or ():
             item.DimensionOrganizationUID = organisation
+    return with_scheme(made)
+
+
+def with_scheme(made: Any) -> Any:
+    """The object with the responsible organisation of our own codes, if it has any (SOP Common
+    module, PS3.3 C.12.1).
+    """
+    from pydicom.dataset import Dataset
+
+    # Frames repeat the codes of the first one.
+    frames = list(made.get(FRAMES) or ())[:1]
+    whole = [item for one in made if one.VR == "SQ" and one.keyword != FRAMES for item in one.value]
+    if any(map(_is_coded, [*whole, *frames])):
+        scheme = Dataset()
+        scheme.CodingSchemeDesignator = PRIVATE
+        scheme.CodingSchemeName = "Structures and quantities without a code in another scheme"
+        scheme.CodingSchemeResponsibleOrganization = "delineate"
+        made.CodingSchemeIdentificationSequence = [scheme]
     return made
+
+
+def _is_coded(item: Any) -> bool:
+    """Whether an item, or one within it, is a code of our own scheme."""
+    return item.get("CodingSchemeDesignator") == PRIVATE or any(
+        _is_coded(inner) for one in item if one.VR == "SQ" for inner in one.value
+    )
 
 
 def algorithm_of(name: str, version: str) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.errors import FormatError, GeometryError, LabelError, OutputError
 from ...core.grid import GRID_TOLERANCE_MM, Grid
-from ...core.labels import Label, LabelMapping, LabelSet
+from ...core.labels import Label, LabelMapping, LabelSet, unique_values
 from ...core.volume import Volume
 from .. import archive
 from ..disk import told
@@ -137,6 +137,8 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
                 f"{len(files)}"
             )
     headers = tuple(_header(file, what) for file in files)
+    # What objects repeat of the patient and the study is that of the first slice.
+    to_unicode(headers[0])
     notes = dict.fromkeys(
         note for one in headers for note in (*_framed(one), *_aged(one), *shortened(one))
     )
@@ -187,7 +189,6 @@ def _header(file: Path, what: str) -> Any:
     for name in _MAY_BE_EMPTY:
         if name not in dataset:
             setattr(dataset, name, "")
-    _to_unicode(dataset)
     if not dataset.get("SliceThickness"):
         dataset.SliceThickness = 1  # highdicom needs one; ``_segmentation`` states the measured gap
     return dataset
@@ -206,10 +207,12 @@ def _framed(header: Any) -> list[str]:
     ]
 
 
-def _to_unicode(header: Any) -> None:
+def to_unicode(header: Any) -> None:
     """Make UTF-8 the character set of a header, because names of structures may have characters
     that its own lacks. Texts in a set that is not stated keep their bytes.
     """
+    if header.get("SpecificCharacterSet") == "ISO_IR 192":
+        return  # names of persons would be decoded twice
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pydicom, about texts that violate their set
         texts = (str(header.get(name) or "") for name in (*_MAY_BE_EMPTY, *_COPIED))
@@ -312,7 +315,8 @@ def present_labels(
     Raises:
         OutputError: none has one.
     """
-    present = [label for label in labels if inside(array, labels, label).any()]
+    values = np.array(unique_values(array), np.intp)
+    present = [label for label in labels if inside(values, labels, label).any()]
     if not present:
         raise OutputError(
             f"no structure has a voxel ({', '.join(labels.names) or 'none declared'}); a DICOM "

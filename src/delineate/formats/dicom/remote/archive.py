@@ -44,9 +44,8 @@ class RemoteSeries:
 
     @property
     def title(self) -> str:
-        """One line for a person."""
-        words = " ".join(filter(None, (self.modality, self.description)))
-        return f"{words or 'series'} ({self.uid})"
+        """One line for a person, without the description: free text may have the patient's name."""
+        return f"{self.modality or 'series'} ({self.uid})"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from ....core import atomic
 from ..derived import by_highdicom, device_of, new_series, prove, with_dates_of
 from ..header.file import open_dataset
-from ..source import SourceSeries
+from ..source import SourceSeries, to_unicode
 
 
 def write_kos(
@@ -43,6 +43,7 @@ def write_kos(
     algorithm = algorithm_name, algorithm_version
     chosen = sorted(reasons)
     headers = [series.headers[0 if series.of_frames else number] for number in chosen]
+    to_unicode(headers[0])  # of which the patient and the study are repeated
     frames = [series.planes[number].frame for number in chosen]
     lines = [f"{_place(series, number)}: {'; '.join(reasons[number])}" for number in chosen]
     description = "\n".join(lines)

@@ -8,8 +8,10 @@ frame was equal, in its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,7 @@ def write_seg(
     made = algorithm_name or UNKNOWN, algorithm_version
     is_probability = chances is not None
     content = _Content(stored, present, made, series_description, encoding, is_probability)
+    del array, stored  # an object of many slices needs the memory
     _save(content, series, path)
     return series.notes_about(labels, present, "SEG")
 
@@ -243,16 +246,14 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
     measures = pixel_measures(series)
     kind, stored = content.encoding.kind, content.stored
     uid = series.uid_with(*content.words())
-    fraction = "PROBABILITY" if content.is_probability else "OCCUPANCY"
     with by_highdicom("SEG", series):
         seg = hd.seg.Segmentation(
             source_images=source_images(series),
             # It accepts shares as floating-point numbers alone, and changes segment numbers in
             # place if there is one segment.
             pixel_array=stored > 0 if stored.ndim == 4 or len(content.present) == 1 else stored,
-            segmentation_type=kind,
-            fractional_type=fraction if kind == "FRACTIONAL" else None,
-            max_fractional_value=MOST,
+            # Shares replace masks, which need an eighth of the memory.
+            segmentation_type="BINARY" if kind == "FRACTIONAL" else kind,
             segment_descriptions=[
                 _description(n, label, identity, uid)
                 for n, label in enumerate(content.present, start=1)
@@ -268,7 +269,7 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
     if kind == "LABELMAP":
         # Some viewers read item n as segment n, and highdicom describes the background first.
         seg.SegmentSequence = [*seg.SegmentSequence[1:], seg.SegmentSequence[0]]
-    if kind == "FRACTIONAL" and stored.ndim == 4:
+    if kind == "FRACTIONAL":
         _put_shares(seg, content, series)
     return _encoded(with_dates_of(series.headers[0], as_measured(seg, series, measures)), content)
 
@@ -281,14 +282,49 @@ def _planes_of(seg: Any, series: SourceSeries) -> NDArray[np.intp]:
 
 
 def _put_shares(seg: Any, content: _Content, series: SourceSeries) -> None:
-    """Replace the pixels of an object of masks by shares, frame by frame."""
+    """Make an object of masks one of shares, with one frame in memory at a time."""
     groups = seg.PerFrameFunctionalGroupsSequence
-    numbers = [one.SegmentIdentificationSequence[0].ReferencedSegmentNumber for one in groups]
+    named = (one.get("SegmentIdentificationSequence") for one in groups)
+    # All frames of a single segment share its number.
+    numbers = [one[0].ReferencedSegmentNumber if one else 1 for one in named]
     pairs = zip(_planes_of(seg, series), numbers, strict=True)
-    pixels = b"".join(content.frame(int(k), int(n)).tobytes() for k, n in pairs)
-    seg.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    frames = (content.frame(int(k), int(n)).tobytes() for k, n in pairs)
+    seg.SegmentationType = "FRACTIONAL"
+    seg.SegmentationFractionalType = "PROBABILITY" if content.is_probability else "OCCUPANCY"
+    seg.MaximumFractionalValue = MOST
+    seg.BitsAllocated, seg.BitsStored, seg.HighBit = 8, 8, 7
     if content.is_probability:
         seg.SegmentsOverlap = "UNDEFINED"
+    if content.encoding.syntax == "rle":
+        _encapsulate(seg, frames)
+        return
+    # pydicom copies a file to the file that it writes, in parts.
+    pixels = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+    size = sum(map(pixels.write, frames))
+    pixels.write(b"\0" * (size % 2))
+    pixels.seek(0)
+    seg.PixelData = pixels
+
+
+def _encapsulate(seg: Any, frames: Iterable[bytes]) -> None:
+    """Put frames of bytes into an object in RLE."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels.encoders import RLELosslessEncoder
+
+    stored = {
+        "rows": seg.Rows,
+        "columns": seg.Columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": seg.BitsAllocated,
+        "bits_stored": seg.BitsStored,
+        "pixel_representation": 0,
+        "photometric_interpretation": seg.PhotometricInterpretation,
+    }
+    # Other encoders of RLE can end the process (GDCM).
+    encode = partial(RLELosslessEncoder.encode, encoding_plugin="pydicom", **stored)
+    seg.PixelData = encapsulate([encode(frame) for frame in frames])
+    seg["PixelData"].VR, seg["PixelData"].is_undefined_length = "OB", True
 
 
 def _encoded(seg: Any, content: _Content) -> Any:
@@ -296,7 +332,7 @@ def _encoded(seg: Any, content: _Content) -> Any:
     from pydicom.uid import UID
 
     syntax = UID(SYNTAXES[content.encoding.syntax])
-    if syntax.is_encapsulated:
+    if syntax.is_encapsulated and content.encoding.kind == "LABELMAP":
         # Other encoders of RLE can end the process (GDCM).
         seg.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
     seg.file_meta.TransferSyntaxUID = syntax
