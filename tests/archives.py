@@ -204,11 +204,13 @@ def listening(
     gives: bool = True,
     statuses: tuple[int, ...] = (),
     tls: ssl.SSLContext | None = None,
+    moves_by: ssl.SSLContext | None = None,
 ) -> Iterator[Store]:
     """A DIMSE service called STORE.
 
     Args:
         gives: whether it accepts C-GET.
+        tls, moves_by: of the connections that it accepts, and of those that it opens for C-MOVE.
         statuses: of the next objects that are sent to it, instead of keeping them.
     """
     from pynetdicom import AE, build_context, evt
@@ -249,7 +251,8 @@ def listening(
 
     def move(event: evt.Event) -> Iterator[object]:
         port = int(store.url.rpartition(" ")[2])
-        yield "127.0.0.1", port, {"contexts": [build_context(CTImageStorage)]}
+        encrypted = {"tls_args": (moves_by, "127.0.0.1")} if moves_by else {}
+        yield "127.0.0.1", port, {"contexts": [build_context(CTImageStorage)], **encrypted}
         yield from get(event)
 
     def keep(event: evt.Event) -> int:

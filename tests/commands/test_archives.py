@@ -16,6 +16,7 @@ from tests.plans import small_network, small_plan
 
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import archives, session
+from delineate.core.manifest import Case, Source
 from delineate.core.plan import Channel
 from delineate.core.progress import silent, unsaid
 from delineate.formats import apart, files
@@ -136,6 +137,16 @@ def test_series_are_channels_only_if_all_are_complete(folder, web, tmp_path):
     web.stated = 8
     halved = fetched(web.study)
     assert not halved.inputs and set(halved.failures) == {"1.2.18", STUDY}
+
+
+def test_one_study_of_two_archives_is_kept_apart(folder, web, tmp_path):
+    plan = small_plan(channels=(Channel(name="CT"),))
+    with serving(Store(*folder.iterdir())) as other:
+        addresses = (web.study, f"{other.url}/studies/{STUDY}")
+        found = archives.fetched(addresses, tmp_path / "o", plan, PredictOptions(), unsaid, silent)
+        assert len(found.inputs) == len({*found.inputs}) == 2 and not found.failures
+        cases = (Case(f"c{n}", "p", (Source(str(one)),)) for n, one in enumerate(found.inputs))
+        assert [str(found.origin_of(case)) for case in cases] == [web.url, other.url]
 
 
 def test_a_series_goes_both_ways_by_dimse(model, folder, tmp_path):

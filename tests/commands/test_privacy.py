@@ -1,10 +1,9 @@
 """Privacy of all that is made of a cohort: after ``convert --deidentify`` a planted name is found
-nowhere; of a cohort with names, a model, the one result that is given away, has none.
+nowhere, and without it in no record of a scan from an archive.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from delineate.formats import files
 
 pytest.importorskip("highdicom")
 pytest.importorskip("pynetdicom")
-PATIENTS = 4
+PATIENTS = 3
 OBJECTS = "seg,rtstruct,sr,pm,kos,sc"
 
 
@@ -68,8 +67,9 @@ def plan(tmp_path_factory) -> Path:
     return path
 
 
-def test_nothing_made_of_a_clean_cohort_has_the_name(named, plan, deep_path):
+def test_nothing_made_of_a_clean_cohort_has_the_name(named, plan, deep_path, monkeypatch):
     """Run folder, store, cards, logs, reports, scores, pictures, and all objects."""
+    monkeypatch.setenv("DELINEATE_DEIDENTIFY_KEY", "a secret of this test")
     clean = deep_path.parent / "clean"
     done = call("convert", named, clean, "--deidentify", "basic")
     assert done.returncode == 0, done.stderr
@@ -79,30 +79,16 @@ def test_nothing_made_of_a_clean_cohort_has_the_name(named, plan, deep_path):
         ((0, 1), "check", clean, "-o", deep_path / "checked"),
         ((0, 3), "train", clean, "-o", model, "--plan", plan, "--device", "cpu"),
         ((0,), "info", model),
-        ((0,), "predict", model, clean, "-o", results, "--device", "cpu", "--format", OBJECTS),
+        ((0, 1), "predict", model, clean, "-o", results, "--device", "cpu", "--format", OBJECTS),
         ((0,), "evaluate", results, clean, "-o", deep_path / "scores", "--pictures"),
-        ((0,), "report", deep_path / "scores", "--overwrite"),
     ):
         done = call("-v", "--log", log, *words)
         assert done.returncode in allowed, done.stderr
         printed.append(done.stdout + done.stderr)
     for kind in OBJECTS.split(","):
-        assert len(list(results.glob(f"*.{kind}.dcm"))) == PATIENTS, kind
+        assert list(results.glob(f"*.{kind}.dcm")), kind
     assert list((model.parent / "m.model.run" / "store").iterdir())
     assert search.leaks([deep_path, "".join(printed)], WORDS) == []
-
-
-def test_a_model_of_a_cohort_with_names_has_none(named, plan, tmp_path):
-    """All scans have the same voxels, so that the verdict of the run has to name them."""
-    model = tmp_path / "m.model"
-    done = call("train", named, "-o", model, "--plan", plan, "--device", "cpu")
-    assert done.returncode in (0, 3), done.stderr
-    shown = call("info", model)
-    assert search.leaks([model, shown.stdout], WORDS) == []
-    assert "training and held-out cases are not independent" in shown.stdout
-    # The run, which stays where the scans are, names the cases.
-    verdict = json.loads((tmp_path / "m.model.run" / "card.json").read_text())["verdict"]
-    assert f"not independent: {ID}" in verdict["words"]
 
 
 def test_records_of_a_scan_from_an_archive_have_no_name(named, plan, tmp_path, monkeypatch):

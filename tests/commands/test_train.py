@@ -411,6 +411,12 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     assert len(done.failures) == 1 and "c5" in done.failures[0] and "empty file" in done.failures[0]
     card = json.loads((done.run / "card.json").read_text())
     assert card["scores"]["cases"] == 2 and (done.run / "report.html").is_file()
+    # The run names the case, and the model, which is given away, only counts it.
+    assert "could not be scored (c5)" in card["verdict"]["words"]
+    given_away = Bundle.load(done.model).card
+    assert given_away["scores"]["not_scored"] == 1
+    assert "could not be scored" in given_away["verdict"]["words"]
+    assert "c5" not in json.dumps(given_away)
     # The same command again ends in the same way.
     again = train(data, done.model, options)
     assert again.failures == done.failures and again.verdict == done.verdict

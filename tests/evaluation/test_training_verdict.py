@@ -233,3 +233,15 @@ def test_the_best_constant_is_a_mean_shape():
     labels = [(rng.random((16, 16, 1)) < 0.7).astype(int) for _ in range(12)]
     found = mean_shape_dice(labels[:8], labels[8:], 2)
     assert found[1] == pytest.approx(2 * 0.7 / 1.7, abs=0.05)
+
+
+def test_a_verdict_without_ids_of_cases():
+    """Ids may be names of patients, and a model is given away."""
+    verdict = judge(
+        facts(leaks=("Doe^Jane has the same voxels as b",), not_scored=("Roe",), cases=2)
+    )
+    assert "not independent: Doe^Jane has" in verdict.words and "(Roe)" in verdict.words
+    given = verdict.unnamed
+    assert "Doe" not in str(given.to_json()) and "Roe" not in str(given.to_json())
+    assert (given.level, given.advice) == (verdict.level, verdict.advice)
+    assert "are not independent; 1 of 3 held-out cases could not be scored" in given.words

@@ -273,10 +273,14 @@ def test_a_series_is_fetched_by_c_get_and_continues(peer, tmp_path):
     assert gets == ["SERIES 0", "IMAGE 5"]
 
 
-def test_a_series_is_fetched_by_c_move_to_a_port(peer, tmp_path):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_a_series_is_fetched_by_c_move_to_a_port(peer, tmp_path):
+    port = free_port()
     address, own = series_at(peer), client(peer, receive_port=port)
     peer.url = f"{peer.url} {port}"
     remote.fetch(own, address, tmp_path / "s")
@@ -334,6 +338,43 @@ def test_encrypted_archives_need_a_trusted_certificate(
         assert len(list(found.iterdir())) == 8
         with pytest.raises(InputError, match=r"certificate|association"):
             remote.find(remote.connect(place, Access(dimse_tls=True)), place)
+
+
+def of_both(certificate) -> tuple[ssl.SSLContext, Access]:
+    """A service that wants a certificate of its clients, and a client that has it."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate[0])
+    tls.load_cert_chain(*certificate)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    cert, key = map(str, certificate)
+    given = {"CA": cert, "CERT": cert, "KEY": key}
+    stated = {f"DELINEATE_{name}_FILE": path for name, path in given.items()}
+    return tls, Access.of_environment({**stated, "DELINEATE_DIMSE_TLS": "1"})
+
+
+@pytest.mark.parametrize("service", [serving, listening])
+def test_archives_may_want_a_certificate_of_this_program(
+    service, files, certificate, result, tmp_path
+):
+    tls, own = of_both(certificate)
+    with service(Store(*files), tls=tls) as store:
+        place = series_at(store)
+        found = remote.fetch(remote.connect(place, own), place, tmp_path / "s")
+        assert len(list(found.iterdir())) == 8
+        remote.send(remote.connect(place, own), result)
+        assert "2.25.7" in store.files
+        without = Access(ca_file=own.ca_file, dimse_tls=True)
+        with pytest.raises(InputError):
+            remote.find(remote.connect(place, without), place)
+
+
+def test_c_move_is_encrypted_on_both_ways(files, certificate, tmp_path):
+    tls, own = of_both(certificate)
+    with listening(Store(*files), tls=tls, moves_by=own.tls()) as store:
+        place, port = series_at(store), free_port()
+        archive = remote.connect(place, own, receive_port=port)
+        store.url = f"{store.url} {port}"
+        remote.fetch(archive, place, tmp_path / "s")
+        assert len(list((tmp_path / "s").iterdir())) == 8
 
 
 # ---- sending ----

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,12 @@ def fetched(
                 found.append(one)
                 continue
             address = addresses[one]
+            owner = replace(address, study="", series="")
             study = Path(out).absolute() / FETCHED / address.study
-            origins[study] = replace(address, study="", series="")
+            if origins.setdefault(study, owner) != owner:  # another archive has this study too
+                named = sha256(str(owner).encode()).hexdigest()[:8]
+                study = study.with_name(f"{address.study}-{named}")
+                origins[study] = owner
             try:
                 archive = _connect(address, access, options)
                 folders = _fetch(archive, address, study, plan, failures, say, progress)
