@@ -78,10 +78,10 @@ def test_like_names_one_series_of_a_folder(patient: Path):
     ct = patient / "p" / "DICOM_anon"
     other = patient / "p" / "other"
     other.mkdir()
-    for path in ct.iterdir():
+    for n, path in enumerate(ct.iterdir()):
         one = pydicom.dcmread(path)
         uid, one.SeriesInstanceUID = one.SeriesInstanceUID, "1.2.3.77"
-        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{one.SOPInstanceUID}.9"
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.77.{n}"
         one.save_as(other / path.name)
     for ending in ("seg", "rtstruct"):
         made = patient / f"mask.{ending}.dcm"

@@ -210,6 +210,17 @@ def test_what_was_done_is_stated(cleaned):
     assert len({one.PatientID for one in objects(cleaned[0])}) == 1
 
 
+def test_values_that_an_object_must_have_are_not_emptied(tmp_path):
+    one = image(np.zeros((4, 4), np.uint8), PatientName=FAMILY, Manufacturer=f"{FAMILY} works")
+    one.AnatomicRegionSequence = [item(CodeValue="1", CodeMeaning=FAMILY)]
+    one.ContentDescription = FAMILY
+    write(tmp_path / "in", one)
+    assert run("convert", tmp_path / "in", tmp_path / "out", "--deidentify", "basic")[0] == 0
+    (made,) = objects(tmp_path / "out")
+    assert (made.Manufacturer, made.ContentDescription) == ("REMOVED", "")
+    assert made.AnatomicRegionSequence[0].CodeMeaning == "REMOVED"
+
+
 def test_labels_still_belong_to_their_series(made, cleaned):
     out, _ = cleaned
     place = made / "labels" / f"{FAMILY}.dcm"

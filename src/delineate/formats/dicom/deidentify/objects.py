@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .... import __version__
@@ -138,13 +139,18 @@ class _Cleaner:
             return
         change = {
             Action.UID: self.profile.pseudonyms.uid,
-            Action.CHECK: lambda text: "" if self.known.is_in(text) else text,
+            Action.CHECK: partial(self._checked, element.keyword),
             Action.CLEAN: self.known.cut,
             Action.STRUCTURE: self._structure,
             Action.MOVE: str if element.VR == "TM" else self.patient.moved,
         }[action]
         changed = [change(str(one)) for one in _values(element)]
         element.value = changed if len(changed) > 1 else "".join(changed)
+
+    def _checked(self, name: str, text: str) -> str:
+        if not self.known.is_in(text):
+            return text
+        return "REMOVED" if name in table.NEVER_EMPTY else ""
 
     def _structure(self, name: str) -> str:
         """A known name of a structure in the spelling of the tables, one that describes nothing as

@@ -109,6 +109,8 @@ DESCRIPTORS = frozenset(
 # Free text that the table does not name: kept under the same option.
 _OTHER_DESCRIPTORS = ("SegmentDescription", "ContentDescription", "TextValue")
 STRUCTURES = ("ROIName", "SegmentLabel")
+# Checked attributes that are of type 1 in some objects.
+NEVER_EMPTY = ("Manufacturer", "ManufacturerModelName", "CodeValue", "CodeMeaning")
 # Sequences that the table replaces, and whose items are cleaned one by one.
 _CLEANED = (
     "ContentSequence",
@@ -209,6 +211,8 @@ def _unnamed(name: str, vr: str, group: int) -> Action:
         return Action.KEEP if name == "CodingSchemeUID" else Action.UID
     if vr in ("OB", "UN"):
         return Action.KEEP if group in _PIXEL_GROUPS else Action.REMOVE
+    if name == "ContentDescription":  # of type 2
+        return Action.EMPTY
     if name == "LongCodeValue":
         return Action.CHECK
     if vr in ("ST", "LT", "UT", "UC"):  # of type 1 in some objects
