@@ -179,8 +179,7 @@ def write_seg(
         moved = on_planes(labels_volume.with_array(chances), series)
         stored = _shares(moved, [labels.values.index(one.value) for one in present])
     made = algorithm_name or UNKNOWN, algorithm_version
-    is_probability = chances is not None
-    content = _Content(stored, present, made, series_description, encoding, is_probability)
+    content = _Content(stored, present, made, series_description, encoding, chances is not None)
     del array, stored  # an object of many slices needs the memory
     _save(content, series, path)
     return series.notes_about(labels, present, "SEG")
