@@ -174,9 +174,9 @@ def with_scheme(made: Any) -> Any:
 
 def _is_coded(item: Any) -> bool:
     """Whether an item, or one within it, is a code of our own scheme."""
-    return item.get("CodingSchemeDesignator") == PRIVATE or any(
-        _is_coded(inner) for one in item if one.VR == "SQ" for inner in one.value
-    )
+    if item.get("CodingSchemeDesignator") == PRIVATE:
+        return True
+    return any(_is_coded(inner) for one in item if one.VR == "SQ" for inner in one.value)
 
 
 def algorithm_of(name: str, version: str) -> Any:

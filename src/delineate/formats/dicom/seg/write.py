@@ -310,7 +310,7 @@ def _encapsulate(seg: Any, frames: Iterable[bytes]) -> None:
     from pydicom.encaps import encapsulate
     from pydicom.pixels.encoders import RLELosslessEncoder
 
-    stored = {
+    stored: dict[str, Any] = {
         "rows": seg.Rows,
         "columns": seg.Columns,
         "samples_per_pixel": 1,
