@@ -7,7 +7,7 @@ video, private classes, and images that may show text (``pixels``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -137,13 +137,14 @@ class _Cleaner:
         """Replace each value of an element."""
         if action is Action.CHECK and element.VR not in _TEXTS:
             return
-        change = {
+        changes: dict[Action, Callable[[str], str]] = {
             Action.UID: self.profile.pseudonyms.uid,
             Action.CHECK: partial(self._checked, element.keyword),
             Action.CLEAN: self.known.cut,
             Action.STRUCTURE: self._structure,
             Action.MOVE: str if element.VR == "TM" else self.patient.moved,
-        }[action]
+        }
+        change = changes[action]
         changed = [change(str(one)) for one in _values(element)]
         element.value = changed if len(changed) > 1 else "".join(changed)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +307,8 @@ def _put_shares(seg: Any, content: _Content, series: SourceSeries) -> None:
 def _encapsulate(seg: Any, frames: Iterable[bytes]) -> None:
     """Put frames of bytes into an object in RLE."""
     from pydicom.encaps import encapsulate
-    from pydicom.pixels.encoders import RLELosslessEncoder
+    from pydicom.pixels import get_encoder
+    from pydicom.uid import RLELossless
 
     stored: dict[str, Any] = {
         "rows": seg.Rows,
@@ -321,8 +321,10 @@ def _encapsulate(seg: Any, frames: Iterable[bytes]) -> None:
         "photometric_interpretation": seg.PhotometricInterpretation,
     }
     # Other encoders of RLE can end the process (GDCM).
-    encode = partial(RLELosslessEncoder.encode, encoding_plugin="pydicom", **stored)
-    seg.PixelData = encapsulate([encode(frame) for frame in frames])
+    encoder = get_encoder(RLELossless)
+    seg.PixelData = encapsulate(
+        [encoder.encode(frame, encoding_plugin="pydicom", **stored) for frame in frames]
+    )
     seg["PixelData"].VR, seg["PixelData"].is_undefined_length = "OB", True
 
 
