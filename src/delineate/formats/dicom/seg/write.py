@@ -307,7 +307,7 @@ def _put_shares(seg: Any, content: _Content, series: SourceSeries) -> None:
 def _encapsulate(seg: Any, frames: Iterable[bytes]) -> None:
     """Put frames of bytes into an object in RLE."""
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_encoder
+    from pydicom.pixels.encoders.base import get_encoder
     from pydicom.uid import RLELossless
 
     stored: dict[str, Any] = {
