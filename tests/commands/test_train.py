@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -416,7 +417,8 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     given_away = Bundle.load(done.model).card
     assert given_away["scores"]["not_scored"] == 1
     assert "could not be scored" in given_away["verdict"]["words"]
-    assert "c5" not in json.dumps(given_away)
+    # Hashes of the card may have the same letters.
+    assert re.search(r"\bc5\b", json.dumps(given_away)) is None
     # The same command again ends in the same way.
     again = train(data, done.model, options)
     assert again.failures == done.failures and again.verdict == done.verdict
