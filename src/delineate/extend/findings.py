@@ -78,6 +78,8 @@ class Draft:
         settings: files with facts about the cases that were read, such as a table of sites.
         called: name in the files -> name of the structure, where files name one structure
             differently.
+        counted: ids and patients are numbers that only this folder gives, so equal ones in two
+            folders are different cases.
     """
 
     layout: str
@@ -97,6 +99,7 @@ class Draft:
     refusal: str = ""
     settings: list[Path] = field(default_factory=list)
     called: dict[str, str] = field(default_factory=dict)
+    counted: bool = False
 
     def note(self, kind: str, message: str, **data: Any) -> None:
         """Add a note about the whole cohort."""

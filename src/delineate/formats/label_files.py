@@ -30,6 +30,10 @@ from .disk import stems_of
 from .polygons import Rule
 from .raster import ALPHA, COLOURS
 
+LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")  # these files change values, most of all at edges
+# A JPEG of pure colours: the largest distance of a pixel from 0 and 255, the share of coloured
+# pixels that are so near, and the share of all pixels that a colour has.
+NEAR, PURE_SHARE, COLOUR_SHARE = 64, 0.75, 0.001
 _KEY = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer)$")
 
 
@@ -74,7 +78,7 @@ def read_label_file(
         return _of_dicom(found, source, grid, threshold, only, rule)
     if outlines.may_hold(Path(source.path)):
         return _drawn(source)
-    volume = _opaque(files.read(source, by_index=by_index))
+    volume = _in_pure_colours(_opaque(files.read(source, by_index=by_index)), source.path)
     segments = segments_of(volume.meta.get("segments", {}))
     return _one_map(volume, segments) if segments else volume
 
@@ -302,6 +306,29 @@ def _opaque(volume: Volume) -> Volume:
     return plain.with_array(
         np.where(volume.array[-1] > 0, plain.array, 0).astype(plain.array.dtype)
     )
+
+
+def _in_pure_colours(volume: Volume, path: str) -> Volume:
+    """A mask in pure colours (red, green ...) that was saved as JPEG: each pixel gets the
+    nearest of its pure colours. Any other volume as it is.
+    """
+    if not path.lower().endswith(LOSSY) or not is_coloured(volume) or volume.array.ndim != 4:
+        return volume
+    array = volume.array[: len(COLOURS)]
+    near = np.all((array <= NEAR) | (array >= 255 - NEAR), axis=0)
+    lit = np.any(array > NEAR, axis=0)
+    is_grey = np.ptp(array, axis=0).max(initial=0) <= NEAR
+    if is_grey or not lit.any() or near[lit].mean() < PURE_SHARE:
+        return volume
+    corners = (array > 127).reshape(len(COLOURS), -1)
+    codes = np.array([4, 2, 1]) @ corners
+    shares = np.bincount(codes[near.ravel()], minlength=8) / codes.size
+    kept = np.array([0, *(n for n in range(1, 8) if shares[n] >= COLOUR_SHARE)])
+    colours = 255 * (kept[:, None] >> np.array([2, 1, 0]) & 1)
+    flat = array.reshape(len(COLOURS), -1).astype(np.int32)
+    distances = [((flat - colour[:, None]) ** 2).sum(axis=0) for colour in colours]
+    pure = colours[np.argmin(distances, axis=0)].T.reshape(array.shape).astype(array.dtype)
+    return replace(volume.with_array(pure), meta=volume.meta | {"made_pure": True})
 
 
 def _one_map(volume: Volume, segments: list[Segment]) -> Volume:

@@ -17,7 +17,7 @@ from .dicom_rules import DicomRules
 from .masks import derive, set_stated_names
 from .patients import by_pattern
 from .structures import StructureSelection, all_ignored, named
-from .tree import Tree, patient_from_id, patients_of_parts
+from .tree import Tree, patient_from_id, patients_of_channels, patients_of_parts
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,8 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
         return by_pattern(draft.cases, pattern)
     rules: Counter[str] = Counter()
     cases: list[Case] = []
-    parts = patients_of_parts([case.id for case in draft.cases])
+    ids = [case.id for case in draft.cases]
+    parts, channels = patients_of_parts(ids), patients_of_channels(ids)
     for case in draft.cases:
         # The first rule that gives a name wins; the rules used are counted for the finding.
         known = "DICOM PatientID" if draft.layout in ("dicom", "plain-images") else "the layout"
@@ -120,6 +121,7 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
             ("DICOM PatientID", _dicom_fact(case, "patient_id") if not case.patient else ""),
             ("the form of the case's id", patient_from_id(case.id)),
             ("the first number of the case's id, whose second one counts", parts.get(case.id, "")),
+            ("the case's id without its sequence", channels.get(case.id, "")),
             ("the case's id itself", case.id),
         ):
             if name:

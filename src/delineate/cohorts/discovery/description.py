@@ -66,7 +66,8 @@ _TEXT = ("group", "patient", "visit", "id", "structure", "part")
 # Placeholders, with the form of their text.
 _PLACEHOLDERS = {
     **dict.fromkeys(_TEXT, "[^/]+?"),
-    "split": rf"(?i:{'|'.join(SPLITS)})",
+    # The longest word first, so that "training" is not "train".
+    "split": rf"(?i:{'|'.join(sorted(SPLITS, key=len, reverse=True))})",
 }
 _ITEM = re.compile(r"(.+\.(?:npz|h5|hdf5))#(.+)")
 Patterns = str | list[str]
@@ -329,7 +330,7 @@ def _add_case(
     truth = tuple(
         _label_source(hit, role, like, described) for role, found in labels for hit in found
     )
-    patient = "_".join(filter(None, first.key(("group", "patient"))))
+    patient = _patient(first.named.get("group", ""), first.named.get("patient", ""))
     draft.cases.append(
         Case(
             case,
@@ -349,6 +350,13 @@ def _add_case(
             group=first.named.get("group", ""),
         )
     )
+
+
+def _patient(group: str, patient: str) -> str:
+    """The patient; with the group, because sites may number their patients alike, unless its text
+    repeats the patient's.
+    """
+    return patient if patient in group else "_".join(filter(None, (group, patient)))
 
 
 def _label_source(hit: _Match, role: _Role, like: Path | None, described: Description) -> Source:

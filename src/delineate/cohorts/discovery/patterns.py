@@ -56,7 +56,11 @@ def glob_of(pattern: str) -> str:
     for token in _TOKEN.finditer(pattern):
         out += pattern[end : token.start()].replace("[", "[[]") + (token["any"] or "*")
         end = token.end()
-    return out + pattern[end:].replace("[", "[[]")
+    found = out + pattern[end:].replace("[", "[[]")
+    # Two placeholders next to each other are any text, and "**" alone is any folders.
+    return "/".join(
+        part if part == "**" else re.sub(r"\*+", "*", part) for part in found.split("/")
+    )
 
 
 @cache

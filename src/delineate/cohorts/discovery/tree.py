@@ -18,6 +18,7 @@ from pathlib import Path
 from ...core.errors import InputError
 from ...core.inputs import special_kind
 from ...core.manifest import Source
+from ...core.terms import read
 from ...core.volume import ReadAs
 from ...formats import dicom
 from ...formats.disk import added_endings
@@ -345,6 +346,8 @@ PATIENTS = (
 _GROUPS = re.compile(r"(?i)(?:site|cent(?:re|er)|hospital|clinic|fold|batch|set|group)[_-]?$")
 _YEAR = re.compile(r"(?:19|20)\d\d$")
 _COUNTED = re.compile(r"^(.*?[^\W_])[_-](\d+)$")
+_MODALITY_WORD = re.compile(r"(?i)(?<![a-z])(ct|mri?|pet)(?![a-z0-9])")
+MOST_SCANS = 10  # volumes of one patient in one folder
 MOST_PARTS = 32  # of one patient, if their numbers have gaps or names have no number
 
 
@@ -358,6 +361,28 @@ def patient_from_id(case: str) -> str:
             break
         patient = found.group(1)
     return patient
+
+
+def patients_of_channels(cases: Sequence[str]) -> dict[str, str]:
+    """Case id -> patient, of ids that differ in a sequence or modality alone (``7_t1`` and
+    ``7_t2``, ``A_ct_003`` and ``A_mr_003``); {} if no two ids do.
+    """
+    found: dict[str, str] = {}
+    held: dict[str, set[str]] = {}
+    for case in cases:
+        one = read(case, in_file_name=True)
+        identity, before, after = one.identity, one.before, one.after
+        if not identity and (word := _MODALITY_WORD.search(case)):  # MR alone is no evidence else
+            identity, before, after = word[1].upper(), case[: word.start()], case[word.end() :]
+        before, after = before.strip("_.- "), after.strip("_.- ")
+        # Words after the number of a patient belong to the sequence (7_t2_SPACE).
+        name = before if any(map(str.isdigit, before)) else "_".join(filter(None, (before, after)))
+        if identity and name:
+            found[case] = name
+            held.setdefault(name, set()).add(identity)
+    if 2 * len(found) <= len(cases) or max(map(len, held.values()), default=0) < 2:
+        return {}
+    return found
 
 
 def patients_of_parts(cases: Sequence[str]) -> dict[str, str]:

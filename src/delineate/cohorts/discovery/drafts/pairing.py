@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ....core.errors import LayoutError
 from ....core.labels import side_of
-from ....core.terms import is_known_channel, names_structure
+from ....core.terms import is_known_channel, names_structure, read
 from .content import APART, COMPARED, foreground, intensities, overlap_of
 from .paths import Role
 from .patterns import Template, template_of
@@ -113,6 +113,7 @@ def choose(roles: Sequence[Role]) -> Chosen:
         if not any(role is one.role for one in (*image_templates, *mask_templates)):
             left[_shown(role)] = f"{len(role)} {role.kind}s without a partner"
     labels = _labels(_without_other_masks(mask_templates, left), left)
+    image_templates = _on_grid_of(next(iter(labels.values())), image_templates, left)
     channels = _channels(image_templates)
     _add_unlabelled(channels, images, left)
     used = {id(one.role) for ones in labels.values() for one in ones}
@@ -259,6 +260,19 @@ def _channels(templates: Sequence[Template]) -> dict[str, list[Template]]:
                 f"{first.pattern} and {group[0].pattern} {why}; name one of them in a description"
             )
     return dict(zip(names, groups, strict=True))
+
+
+def _on_grid_of(
+    masks: Sequence[Template], images: Sequence[Template], left: dict[str, str]
+) -> list[Template]:
+    """The images whose files have the size of the masks; all if none has, or all have."""
+    sizes = frozenset[tuple[int, ...]]().union(*map(_shapes, masks))
+    fits = [one for one in images if not _shapes(one) or _shapes(one) & sizes]
+    if fits:
+        for one in images:
+            if one not in fits:
+                left[one.pattern] = f"{len(one.role)} images of another size than the masks"
+    return fits or list(images)
 
 
 def _no_channels(one: Template, other: Template, known: bool) -> str:
@@ -415,9 +429,9 @@ def _without_repeated(
     return kept
 
 
-def _rank(group: Sequence[Template]) -> tuple[bool, int]:
+def _rank(group: Sequence[Template]) -> tuple[bool, int, int]:
     values = _values(group)
-    return values > MOST_STRUCTURES, -values
+    return values > MOST_STRUCTURES, -values, len(group[0].pattern)
 
 
 def _values(group: Sequence[Template]) -> int:
@@ -458,16 +472,27 @@ def _are_structures(one: str, other: str, is_nested: bool) -> bool:
     """Whether masks that overlap may be two structures, by their names: one inside the other, or
     left and right.
     """
-    if any(
-        not names_structure(n) or _OBSERVER.search(n) or _GENERIC.search(n) for n in (one, other)
-    ):
+    if not (may_name_structure(one) and may_name_structure(other)):
         return False
     sides = {side_of(one)[0], side_of(other)[0]}
     return is_nested or sides == {"left", "right"}
 
 
+def may_name_structure(name: str) -> bool:
+    """Whether a name may be that of a structure: not of an observer, nor a word for masks, previews
+    or predictions.
+    """
+    others = (_OBSERVER, _GENERIC, _PREVIEW, _FIELD, _PREDICTED)
+    return names_structure(name) and not any(one.search(name) for one in others)
+
+
 def _numbered(role: Role) -> str:
     return re.sub(r"[\d\s]+", "", role.words.casefold())
+
+
+def _sequence(role: Role) -> str:
+    """The sequence or modality that the names state; "" if they state none."""
+    return read(role.words, in_file_name=True).identity
 
 
 def _add_unlabelled(
@@ -486,6 +511,7 @@ def _add_unlabelled(
             and "{split}" in template.pattern
             and template.pattern in left
             and role.ending.lower() == used[0].role.ending.lower()
+            and _sequence(role) in ("", _sequence(used[0].role))
             and all(_relation(template, other) == 0 for other in used)
         ):
             used.append(template)

@@ -23,6 +23,7 @@ MOST_FILES = 20_000  # files and folders of DICOM slices that are looked at
 DEEPEST = 7  # folders below the root
 MOST_READ, MOST_BYTES = 300, 256 << 20  # files whose content is examined, and their size
 OF_ONE_FORM = 6  # files of one form that are read first
+MOST_SEQUENCES = 6  # words of one form that mark a role, such as t1 and t2
 SHORT = 2  # letters of a word for a split that has other meanings too ("Te", "Va")
 SHARE_OF_ALL = 0.75  # the same, with files of no clear content
 SHARE = 0.9  # of the files with a word that must be of one kind, so that the word marks a role
@@ -244,10 +245,13 @@ def _marking(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word,
     anywhere: dict[str, Counter[Kind]] = defaultdict(Counter)
     for (_, text), of_kind in count.items():
         anywhere[text].update(of_kind)
+    numbered = _numbered_words(anywhere)
     for word, of_kind in count.items():
         number = sum(n for kind, n in of_kind.items() if kind)
         text = word[1]
         if number < 2 or (text.isdigit() and not _CHANNEL_NUMBER.fullmatch(text)):
+            continue
+        if text in numbered:
             continue
         kind: Kind = max(("image", "mask"), key=lambda kind: of_kind[kind])
         everywhere = anywhere[text]["image"] + anywhere[text]["mask"]
@@ -255,6 +259,20 @@ def _marking(entries: Sequence[Entry], kinds: Mapping[Path, Kind]) -> dict[Word,
         if are_alike and text not in SPLITS:
             marking[word] = (kind, number)
     return marking
+
+
+def _numbered_words(words: Iterable[str]) -> set[str]:
+    """The words whose number belongs to the case: im0001, or frame1 to frame9; not t1 and t2."""
+    of_letters: dict[str, set[str]] = defaultdict(set)
+    for word in words:
+        if inner := _inner(word):
+            of_letters[inner[0]].add(word)
+    return {
+        word
+        for letters, ones in of_letters.items()
+        for word in ones
+        if len(ones) > MOST_SEQUENCES or re.search(r"\D0\d", word)
+    }
 
 
 def _pieces(entry: Entry, words: set[Word]) -> tuple[tuple[Piece, ...], ...]:

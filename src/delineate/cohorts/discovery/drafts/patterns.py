@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..description import KEYS, compiled_pattern
+from ..tree import MOST_SCANS, is_raster
 from .paths import Role
 
 FEW_GROUPS = 10  # folders with more different names are patients, if no number says so before
@@ -148,7 +149,18 @@ def _is_group(role: Role, place: Place, texts: Mapping[Place, Sequence[str]]) ->
     numbered = [value for value in values if any(letter.isdigit() for letter in value)]
     has_number = 2 * len(numbered) > len(values)
     few = len(values) <= min(FEW_GROUPS, len(role) / 2)
-    return bool(_GROUP.search(name)) or (few and not has_number)
+    return (
+        bool(_GROUP.search(name)) or (few and not has_number) or _holds_volumes(role, place, texts)
+    )
+
+
+def _holds_volumes(role: Role, place: Place, texts: Mapping[Place, Sequence[str]]) -> bool:
+    """Whether each folder has more volumes than one patient has, and names do not repeat it."""
+    counts = Counter(texts[place])
+    if is_raster(role.entries[0].path) or min(counts.values()) <= MOST_SCANS:
+        return False
+    names = [entry.parts[-1] for entry in role.entries]
+    return not all(text in name for text, name in zip(texts[place], names, strict=True))
 
 
 def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Place, str]:

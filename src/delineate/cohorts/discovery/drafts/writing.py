@@ -12,17 +12,23 @@ from pathlib import Path
 from ....core.errors import DelineateError, InputError, LayoutError
 from ....core.inputs import parse_yaml
 from ....core.manifest import Manifest
+from ....formats import arrays
 from .. import description
 from ..channel_count import with_channels
 from ..completion import complete
 from ..dicom_rules import DicomRules
 from ..patterns import glob_of
-from ..tree import is_raster
+from ..tree import Tree, is_raster
 from .pairing import Chosen, choose
-from .paths import Entry, entries_below, roles_of
+from .paths import DEEPEST, Entry, entries_below, roles_of
 from .patterns import Template
 
 SHOWN = 12  # roles that are listed as left out
+MOST_FOLDERS = 100  # of one folder that are searched for arrays
+ARRAYS_NEED = (
+    "arrays state neither spacing nor axes, so a description must (channels, label, axes, "
+    "spacing_mm; see docs/how-to/describe-a-folder.md)"
+)
 COMPARED = 10  # cases whose image and mask must have one size
 
 
@@ -61,19 +67,33 @@ def draft(root: str | Path) -> DraftedDescription:
         raise InputError("is not a folder", path=base)
     entries = entries_below(base)
     if not entries:
+        array = first_array(base)
+        words = f"; {array.relative_to(base)} is an array: {ARRAYS_NEED}" if array else ""
         raise LayoutError(
-            "no image and no DICOM folder was found here or in a folder below", path=base
+            f"no image and no DICOM folder was found here or in a folder below{words}", path=base
         )
     try:
         chosen = choose(roles_of(entries))
     except LayoutError as error:
         raise LayoutError(f"no description was written: {error.message}", path=base) from error
     left = tuple(f"{pattern}: {why}" for pattern, why in list(chosen.left_out.items())[:SHOWN])
-    lines = _settings(chosen)
+    lines = _settings(chosen, base)
     manifest = _proved("\n".join(lines), base, chosen, entries)
     found = DraftedDescription("", manifest, left)
     text = "\n".join([*head_of(base, found), *lines, *_further(entries)]) + "\n"
     return DraftedDescription(text, manifest, left)
+
+
+def first_array(base: Path) -> Path | None:
+    """The first .npy, .npz or HDF5 file in the folder or in those below; None without one."""
+    level, tree = [base], Tree()
+    for _ in range(DEEPEST):
+        for folder in level:
+            for path in tree.files(folder):
+                if path.name.lower().endswith(arrays.ENDINGS):
+                    return path
+        level = [inner for folder in level for inner in tree.folders(folder)[:MOST_FOLDERS]]
+    return None
 
 
 def head_of(base: Path, found: DraftedDescription) -> list[str]:
@@ -90,7 +110,11 @@ def head_of(base: Path, found: DraftedDescription) -> list[str]:
     return lines
 
 
-def _settings(chosen: Chosen) -> list[str]:
+def _templates(chosen: Chosen) -> list[list[Template]]:
+    return [*chosen.channels.values(), *chosen.labels.values()]
+
+
+def _settings(chosen: Chosen, base: Path) -> list[str]:
     """The lines of the description that were derived from the files."""
     lines = ["channels:"]
     for name, templates in chosen.channels.items():
@@ -105,7 +129,10 @@ def _settings(chosen: Chosen) -> list[str]:
     if chosen.numbers:
         lines.append("match: numbers             # names with equal numbers are one case")
     if chosen.left_out:
-        patterns = ", ".join(quoted(glob_of(one)) for one in chosen.left_out if "{" in one)
+        used = {e.path for ts in _templates(chosen) for one in ts for e in one.role.entries}
+        # A pattern that finds files in use too is left to the rule of most text.
+        globs = [glob_of(one) for one in chosen.left_out if "{" in one]
+        patterns = ", ".join(quoted(one) for one in globs if not used & set(base.glob(one)))
         lines += [f"leave_out: [{patterns}]"] if patterns else []
     return lines
 

@@ -82,7 +82,7 @@ def array_stacks(tree: Tree, root: Path) -> Draft | None:
     axes = next((one for one in found if one is not None), None)
     if axes is None:
         return None
-    draft = Draft("array-stacks", [])
+    draft = Draft("array-stacks", [], counted=True)
     # The cases to learn from come first.
     for split in sorted(images, key=lambda split: split == "test"):
         _add_cases(draft, images[split], labels.get(split), axes)

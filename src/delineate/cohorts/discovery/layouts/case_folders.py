@@ -9,16 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ....core.errors import DelineateError
 from ....core.manifest import Case, Source
 from ....core.terms import channel_of, is_known_channel
 from ....extend.findings import Draft
 from ....extend.registering import layout
-from ....formats.files import stem
+from ....formats.files import read_grid, stem
 from ..masks.published import SINCE_2023, UNTIL_2016, tables_for
 from ..tables import rows_of
 from ..tree import Tree, is_raster, most, source
 from .modalities import first_word, modality_of, names_channel
 
+FEW = 3  # cases whose grids are compared
 # A word for ground truth anywhere in a file's key ("OT" is the ground truth of BraTS 2013).
 _TRUTH = re.compile(
     r"(?i)^(?:.*[^a-z])?(ot|otmulticlass|seg|segmentation|label|labels|mask|truth|gt|ground_?truth"
@@ -56,12 +58,34 @@ def modality_files(tree: Tree, root: Path) -> Draft | None:
         )
     for folder, keys in folders.items():
         _add_modality_case(draft, folder, keys, truths)
+    _put_mask_grid_first(draft)
     tables = _brats_tables(root, folders, channels)
     if len(tables) == 1:
         draft.names, draft.usual = dict(tables[0]), True
     draft.editions = tables
     _set_grades(root, draft)
     return draft if draft.cases else None
+
+
+def _put_mask_grid_first(draft: Draft) -> None:
+    """Put a channel on the grid of the masks first, because its grid is that of the case."""
+    for case in [case for case in draft.cases if case.label][:FEW]:
+        try:
+            shape = read_grid(case.label[0]).shape
+            shapes = [read_grid(image).shape for image in case.images]
+        except DelineateError:  # reported where the files are read
+            continue
+        if shapes[0] == shape or shape not in shapes:
+            return
+        first = shapes.index(shape)
+        order = [first, *(n for n in range(len(shapes)) if n != first)]
+        draft.cases = [
+            replace(one, images=tuple(one.images[n] for n in order)) for one in draft.cases
+        ]
+        draft.channels = tuple(draft.channels[n] for n in order)
+        words = f"{draft.channels[0]} is the first channel, because the masks are on its grid"
+        draft.note("channels", words)
+        return
 
 
 def _set_grades(root: Path, draft: Draft) -> None:

@@ -79,7 +79,11 @@ def decathlon(tree: Tree, root: Path) -> Draft | None:
         "decathlon", [], channels, LabelSet.from_names(names), modality=modality_of(channels)
     )
     # Each listed file must exist.
-    lists: tuple[tuple[str, Split], ...] = (("training", "train"), ("validation", "val"))
+    lists: tuple[tuple[str, Split], ...] = (
+        ("training", "train"),
+        ("validation", "val"),
+        ("val", "val"),
+    )
     for key, split in lists:
         for entry in data.get(key, []):
             _listed_case(tree, draft, root / entry["image"], root / entry["label"], split)

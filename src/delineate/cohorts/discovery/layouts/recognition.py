@@ -21,18 +21,22 @@ from ....core.manifest import Case, Manifest
 from ....extend.findings import DiscoveredCohort, Draft, Finding
 from ....extend.parts import TIERS
 from ....extend.registers import LAYOUTS, running
-from ....formats import archive, arrays, files
+from ....formats import archive, files
 from ..channel_count import with_channels
 from ..completion import complete
 from ..dicom_rules import DicomRules
+from ..drafts.content import content_of
 from ..drafts.pairing import is_other_mask
 from ..drafts.paths import entries_below
+from ..drafts.writing import ARRAYS_NEED, first_array
 from ..patients import by_pattern
+from ..splits import split_in
 from ..structures import StructureSelection, all_ignored
-from ..tree import Tree, has_image_ending, source
+from ..tree import Tree, case_ids, has_image_ending, source
 from .modalities import in_stated_units, in_suv, of_modality, one_modality
 from .scans_only import series_in
 from .siblings import difference, joined, siblings_of
+from .suffix_pairs import is_label
 
 if TYPE_CHECKING:
     from ..description import Description
@@ -240,9 +244,13 @@ def _refuse_lost_masks(draft: Draft, root: Path) -> None:
     their content: the layout fits only a part of the folder, or a mask would be an image.
     """
     tier = LAYOUTS[draft.layout].tier
-    if tier in ("described", "files") or any(case.label for case in draft.cases):
+    if tier == "described" or any(case.label for case in draft.cases):
         return
-    masks = [one for one in entries_below(root) if one.kind == "mask"]
+    entries = entries_below(root)
+    masks = [one for one in entries if one.kind == "mask"]
+    # Scans alone may have the content of masks, such as drawings.
+    if tier == "files" and not any(one.kind == "image" for one in entries):
+        return
     if masks := [one for one in masks if not is_other_mask(" ".join(one.parts))]:
         raise LayoutError(
             f"the layout {draft.layout} fits, but no case has a mask, although {len(masks)} of the "
@@ -313,10 +321,11 @@ def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
     """
     found = _below(tree, root, tiers, DEEPEST)
     if not found:
+        of_arrays = f"{ARRAYS_NEED}; " if first_array(root) else ""
         raise LayoutError(
             f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML "
             f"file: `delineate check {root} --draft FILE` writes a first one; "
-            f"{_of_arrays(tree, root)}docs/reference/layouts.md lists the known layouts",
+            f"{of_arrays}docs/reference/layouts.md lists the known layouts",
             path=root,
         )
     siblings = siblings_of(root, found)
@@ -335,12 +344,38 @@ def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
             path=root,
         )
     folder, draft = nearest[0]
+    _add_test_images(tree, folder, draft)
     others = [str(other.relative_to(root)) for other, _ in found if other != folder]
     left = f"; {', '.join(others[:4])} was not used" if others else ""
     draft.note(
         "descended", f"the cohort was found in {folder.relative_to(root)}{left}", path=str(folder)
     )
     return draft
+
+
+def _add_test_images(tree: Tree, folder: Path, draft: Draft) -> None:
+    """Add the images of a folder for validation or test next to that of the training cases: of the
+    same format, without masks, and with one file for each case.
+    """
+    if split_in(folder.name) != "train" or any(len(case.images) != 1 for case in draft.cases):
+        return
+    format_of = {Path(case.path).name[len(files.stem(case.path)) :].lower() for case in draft.cases}
+    found = [
+        Case(files.stem(path), "", (source(path),), (), split)
+        for other in tree.folders(folder.parent)
+        if (split := split_in(other.name)) in ("val", "test")
+        for path in tree.images(other)
+        if path.name[len(files.stem(path)) :].lower() in format_of and not is_label(path)
+    ]
+    if not found or content_of(Path(found[0].path)).kind == "mask":
+        return
+    ids = case_ids(
+        [c.id for c in (*draft.cases, *found)], [c.split or "" for c in (*draft.cases, *found)]
+    )
+    new = [replace(case, id=one) for case, one in zip(found, ids[len(draft.cases) :], strict=True)]
+    draft.cases += new
+    names = ", ".join(sorted({Path(case.path).parent.name for case in found}))
+    draft.note("siblings", f"{len(new)} images without masks in {names} are cases of its split")
 
 
 def _below(
@@ -355,15 +390,6 @@ def _below(
         elif depth > 1:
             found += _below(tree, folder, tiers, depth - 1)
     return found
-
-
-def _of_arrays(tree: Tree, root: Path) -> str:
-    """What a description of arrays needs, if there are some in the folder or in those below."""
-    folders = (root, *tree.folders(root)[:MOST_FOLDERS])
-    names = (path.name.lower() for folder in folders for path in tree.files(folder))
-    if not any(name.endswith(arrays.ENDINGS) for name in names):
-        return ""
-    return "arrays (.npy, .npz, .h5) need spacing_mm and axes in it; "
 
 
 def _content(tree: Tree, root: Path) -> str:

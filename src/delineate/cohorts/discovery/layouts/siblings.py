@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ....core.manifest import Split
+from ....core.manifest import Case, Split
 from ....core.terms import is_known_channel
 from ....extend.findings import Draft
 from ....extend.registers import LAYOUTS
 from ....formats.files import stem
 from ..splits import split_in, with_free_training, without_split
-from ..tree import case_ids
+from ..tree import MOST_SCANS, case_ids, is_raster
 
 MOST_GROUPS = 20
 # Words of folder names that state a group, also if the folders have numbers.
 _GROUP_WORDS = re.compile(
     r"(?i)(?<![a-z])(batch|sub ?set|set|part|fold|site|cent(?:er|re)|hospital|clinic|institution"
     r"|vendor|scanner|manufacturer|class|grade|group|cohort|stage|type|domain|disc|disk)s?"
-    r"(?![a-z])|^\d(?:\.\d)? ?t$"
+    r"(?![a-z])|^\d(?:\.\d)? ?t$|^\d+ ?- ?\d+$"
 )
 _DATA_SET = re.compile(r"(?i)^(?:task|dataset)_?\d+")
 
@@ -89,8 +89,10 @@ def difference(siblings: Sequence[Sibling]) -> str:
 
 def _are_copies(siblings: Sequence[Sibling]) -> bool:
     """Whether the same ids occur in folders whose names are words that state no group, such as
-    "resampled": they may hold the same scans.
+    "resampled": they may hold the same scans. Ids that only count cases show nothing.
     """
+    if siblings[0].draft.counted:
+        return False
     ids = Counter(case.id for one in siblings for case in one.draft.cases)
     names = [name for one in siblings for name in one.names if name]
     are_stated = all(_GROUP_WORDS.search(name) for name in names)
@@ -107,10 +109,16 @@ def _endings(draft: Draft) -> frozenset[str]:
 def _meanings(siblings: Sequence[Sibling]) -> list[Literal["group", "patient", "nothing"]]:
     """What the names mean at each level below the shared folder."""
     depth = max(len(one.names) for one in siblings)
-    return [
+    meanings = [
         meaning_of({one.names[level] for one in siblings if len(one.names) > level})
         for level in range(depth)
     ]
+    # Nobody has so many scans: such folders are parts of the cohort.
+    fewest = min(len(one.draft.cases) for one in siblings)
+    images = [image.path for one in siblings for case in one.draft.cases for image in case.images]
+    if fewest > MOST_SCANS and not any(is_raster(Path(path)) for path in images):
+        return ["group" if one == "patient" else one for one in meanings]
+    return meanings
 
 
 def meaning_of(names: set[str]) -> Literal["group", "patient", "nothing"]:
@@ -136,14 +144,14 @@ def joined(siblings: Sequence[Sibling]) -> Draft:
     for one, ids in zip(siblings, _new_ids(siblings), strict=True):
         levels = list(zip(one.names, meanings, strict=False))
         group = "/".join(name for name, meaning in levels if meaning == "group")
-        patient = one.name if any(meaning == "patient" for _, meaning in levels) else ""
+        patient = _patient(levels)
         new_id = dict(zip([case.id for case in one.draft.cases], ids, strict=True))
         draft.cases += [
             replace(
                 case,
                 id=new_id[case.id],
                 group=case.group or group,
-                patient=case.patient or patient,
+                patient=_own_patient(one, case) or patient,
                 split=case.split or one.split,
             )
             for case in one.draft.cases
@@ -159,6 +167,21 @@ def joined(siblings: Sequence[Sibling]) -> Draft:
     draft.cases = with_free_training(draft.cases)
     _report(draft, siblings, meanings)
     return draft
+
+
+def _patient(levels: Sequence[tuple[str, str]]) -> str:
+    """The names as far as the first one of a patient: folders inside are visits or parts; "" if
+    there is none.
+    """
+    for n, (name, meaning) in enumerate(levels, start=1):
+        if name and meaning == "patient":
+            return "_".join(filter(None, (one for one, _ in levels[:n])))
+    return ""
+
+
+def _own_patient(one: Sibling, case: Case) -> str:
+    """The patient that the layout found; with the folder's name if it only counts patients."""
+    return f"{one.folder.name}_{case.patient}" if one.draft.counted else case.patient
 
 
 def _report(draft: Draft, siblings: Sequence[Sibling], meanings: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from ....extend.registering import layout
 from ....formats import dicom
 from ....formats.files import natural_key, stem
 from ..drafts.content import content_of
-from ..tree import Tree, source
+from ..tree import Tree, match_names, shared_start, source
 from .modalities import modality_of
 from .parallel.entries import named_channels
 
 SAMPLED = 4  # files of each ending that are opened
+FEWEST = 2  # pairs, where only the rest of names shows them
 EXAMINED = 20  # files without a label that may be other masks
 
 # Words that mark a file as a label or an image, if both are in one folder. They must be separate
@@ -47,6 +49,9 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
         return None
     if len(images) == len(labels) == 1:  # a single image and a single label belong together
         truth = {next(iter(keyed)): labels[0]}
+    if not set(keyed) & set(truth):
+        # The images may have a word of their own (X_im, X_mask).
+        keyed, truth = _by_rest(images, labels)
     # Without a single pair the names have another meaning.
     if not set(keyed) & set(truth):
         return None
@@ -66,7 +71,7 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
                 (source(truth[key]),) if key in truth else (),
             )
         )
-    for key in sorted(set(truth) - set(keyed)):
+    for key in _without_further(draft, keyed, truth):
         draft.problem(
             key, "unpaired", f"label {truth[key].name} has no image", path=str(truth[key])
         )
@@ -95,6 +100,41 @@ def _of_several_channels(
         words = f"label {truth[case].name} has no image"
         draft.problem(case, "unpaired", words, path=str(truth[case]))
     return draft
+
+
+def _without_further(
+    draft: Draft, keyed: Mapping[str, Path], truth: Mapping[str, Path]
+) -> list[str]:
+    """The keys of labels without an image, but not those of further masks that half of the images
+    have (``X_color_mask`` next to ``X_mask``), which a note reports.
+    """
+    alone = sorted(set(truth) - set(keyed))
+    rests = {key: key[len(one) :] for key in alone for one in keyed if key.startswith(one + "_")}
+    count = Counter(rests.values())
+    further = {rest for rest, number in count.items() if 2 * number >= len(keyed)}
+    if further:
+        shown = ", ".join(sorted(rest.strip("_") for rest in further))
+        draft.note("unused", f"further masks of the same images were not used: {shown}")
+    return [key for key in alone if rests.get(key) not in further]
+
+
+def _by_rest(
+    images: Sequence[Path], labels: Sequence[Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The images and labels by the part of their names that tells those of one side apart, if all
+    of the smaller side pair.
+    """
+    match = match_names([stem(p) for p in images], [stem(p) for p in labels])
+    if len(match) < min(len(images), len(labels)) or len(match) < FEWEST:
+        return {}, {}
+    names = {
+        label: shared_start((image, label)).rstrip("_.- ") or image
+        for image, label in match.items()
+    }
+    if len(set(names.values())) < len(names):
+        names = {label: image for image, label in match.items()}
+    keyed = {names.get(match.get(stem(p), ""), stem(p)): p for p in images}
+    return keyed, {names.get(stem(p), stem(p)): p for p in labels}
 
 
 def _without_masks(

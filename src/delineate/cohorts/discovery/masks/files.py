@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ....core.errors import DelineateError
 from ....core.labels import as_whole_numbers, unique_values, value_counts
@@ -16,12 +17,12 @@ from ....core.manifest import Case, Manifest
 from ....core.volume import Volume
 from ....extend.findings import Draft
 from ....formats import archive
-from ....formats.label_files import is_coloured
+from ....formats.label_files import LOSSY, is_coloured
 from ...reading import read_raw_label
 
 MOST_FILES, MOST_BYTES = 200, 64 << 20  # limits on the label files read to derive their values
 SMOOTHED_VALUES = 8  # masks of more values may have smoothed edges
-LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")  # these files change values, most of all at edges
+GAPS, WHOLE = 1.25, 0.9  # largest number of an object per object; share of those in one part
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class MaskFile:
             without one are found at edges only.
         corner: the value of all corners of the mask (of colours, the code); 0 if they differ.
         has_zero: whether any voxel has the value 0, or is black.
+        zero_at_border: whether one of them is at the border of a slice.
+        objects: number of values of a picture that count objects: they are 1, 2, 3 ... with few
+            gaps, and nearly each is one connected component; 0 for any other mask.
     """
 
     case: str
@@ -57,6 +61,8 @@ class MaskFile:
     solid: frozenset[int] = frozenset()
     corner: int = 0
     has_zero: bool = True
+    zero_at_border: bool = True
+    objects: int = 0
 
     @property
     def codes(self) -> frozenset[int]:
@@ -142,7 +148,25 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> M
         solid=_solid(labels, counts),
         corner=_corner(labels),
         has_zero=0 in every,
+        zero_at_border=_is_at_border(labels == 0),
+        objects=_objects(labels, counts),
     )
+
+
+def _is_at_border(mask: NDArray[np.bool_]) -> bool:
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return any(bool(edge.any()) for edge in edges)
+
+
+def _objects(array: NDArray[Any], counts: Mapping[int, int]) -> int:
+    """See ``MaskFile``."""
+    number = len(counts)
+    if not number or array.shape[2] > 1 or not 0 < min(counts) <= max(counts) <= GAPS * number:
+        return 0
+    plane = array[..., 0].astype(np.int32)
+    boxes = ndimage.find_objects(plane)
+    single = sum(ndimage.label(plane[boxes[v - 1]] == v, np.ones((3, 3)))[1] == 1 for v in counts)
+    return number if single >= WHOLE * number else 0
 
 
 def _corner(array: NDArray[Any]) -> int:

@@ -30,6 +30,9 @@ MOST_COLOURS = 64  # more colours than this are not a palette of structures
 SMOOTHED_SHARE = 0.8  # see _has_smoothed_edges
 STRAY_VOXELS = 8  # a value in so few voxels of one file alone is a slip of the pen
 AGREEING = 5  # files that agree on their values; the one that differs is then refused
+# Masks whose values count objects: share of them, and the largest number at least.
+AGREEING_OBJECTS, FEWEST_OBJECTS = 0.8, 5
+MOST_OBJECTS = 2**31 - 1
 BACKGROUND_NAME = "background"
 IGNORED_NAMES = ("ignore", "ignored", "void")
 USUAL_IGNORED = 255  # marks voxels of unknown truth in many data sets
@@ -75,9 +78,13 @@ def derive(draft: Draft) -> None:
             scale = _scale(draft, alike, background) or scale
         draft.labels, draft.mapping = _scale_structures(draft, alike, scale)
     else:
+        outside = _value_outside(alike, draft) if background is None else None
         alike = alike if background is None else [one.without(background) for one in alike]
-        draft.labels, draft.mapping = _declared(draft, alike, raster)
-        draft.mapping = _with_background(draft, draft.labels, background)
+        if outside is not None:
+            draft.labels, draft.mapping = _with_zero_inside(alike, draft, outside)
+        else:
+            draft.labels, draft.mapping = _declared(draft, alike, raster)
+            draft.mapping = _with_background(draft, draft.labels, background)
     shown = ", ".join(draft.labels.names[:8]) + (" ..." if len(draft.labels) > 8 else "")
     message = (
         f"structures were derived from the values in {len(chosen)} of {len(with_truth)} label "
@@ -122,6 +129,32 @@ def _background(found: Sequence[MaskFile], draft: Draft) -> int | None:
     if named_.casefold() != BACKGROUND_NAME:
         return None
     return value
+
+
+def _value_outside(found: Sequence[MaskFile], draft: Draft) -> int | None:
+    """The value of the background if 0 is a structure: all corners of all masks have it, there is
+    another value, and 0 is inside the picture in every mask (an optic cup of 0 in a disc of 128).
+    """
+    corners = {one.corner for one in found}
+    values = frozenset().union(*(one.counts for one in found))
+    if len(corners) > 1 or 0 in corners or len(values) < 2 or set(draft.names) & corners:
+        return None
+    is_inside = all(one.has_zero and not one.zero_at_border for one in found)
+    return corners.pop() if is_inside else None
+
+
+def _with_zero_inside(
+    found: Sequence[MaskFile], draft: Draft, outside: int
+) -> tuple[LabelSet, LabelMapping]:
+    values = sorted(frozenset().union(*(one.counts for one in found)) - {outside})
+    number = {v: n for n, v in enumerate([*values, 0], start=1)}
+    words = (
+        f"all corners of every mask have the value {outside}, and 0 is inside the picture: "
+        f"{outside} is the background and 0 a structure"
+    )
+    draft.findings.append(Finding("", "values", "warning", words, {"value": outside}))
+    labels = LabelSet.from_names({n: draft.names.get(v, f"label {v}") for v, n in number.items()})
+    return labels, LabelMapping(values=(*number.items(), (outside, 0)))
 
 
 def _with_background(draft: Draft, labels: LabelSet, background: int | None) -> LabelMapping:
@@ -233,7 +266,8 @@ def _declared(
     # A file of background alone has no colour left.
     if any(one.colours for one in found):
         _refuse_lossy_colours(found)
-        return _colour_structures(frozenset().union(*(one.colours for one in found)), draft)
+        codes = frozenset().union(*(one.colours for one in found))
+        return _colour_structures(codes, draft, any(one.is_lossy for one in found))
     if found[0].channels:
         return _channel_structures(found, draft)
     if _palettes_contradict(found):
@@ -250,6 +284,8 @@ def _value_structures(
     for one in found:
         total.update(one.counts)
     _warn_of_background(found, draft)
+    if not (draft.names or draft.editions) and _are_objects(found):
+        return _one_of_objects(found, draft)
     if raster and _has_smoothed_edges(found, total):
         draft.note(
             "values",
@@ -275,6 +311,30 @@ def _value_structures(
         labels = LabelSet.from_names({1: _name_of_one(high, draft)})
         return labels, LabelMapping(values=((low, 1), (high, 1)))
     return _several_structures(draft, found, counts)
+
+
+def _are_objects(found: Sequence[MaskFile]) -> bool:
+    """Whether the values count the objects of each picture, such as cells: how many there are
+    differs from picture to picture.
+    """
+    numbers = [one.objects for one in found if one.counts]
+    counted = [n for n in numbers if n]
+    return (
+        len(counted) >= AGREEING_OBJECTS * len(numbers)
+        and len(set(counted)) >= min(3, len(counted))
+        and max(counted, default=0) >= FEWEST_OBJECTS
+    )
+
+
+def _one_of_objects(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+    most = max(max(one.counts, default=0) for one in found)
+    words = (
+        f"the values count the objects of each picture (up to {most}), so all are one structure; "
+        "--labels makes values structures"
+    )
+    draft.findings.append(Finding("", "values", "warning", words, {"value": most}))
+    labels = LabelSet.from_names({1: _name_of_one(1, draft)})
+    return labels, LabelMapping(ranges=(Range(1, MOST_OBJECTS, 1),))
 
 
 def _several_structures(
@@ -477,11 +537,17 @@ def _channel_structures(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelS
     return LabelSet.from_names(names, bool(overlapping)), mapping
 
 
-def _colour_structures(codes: Iterable[int], draft: Draft) -> tuple[LabelSet, LabelMapping]:
+def _colour_structures(
+    codes: Iterable[int], draft: Draft, are_lossy: bool = False
+) -> tuple[LabelSet, LabelMapping]:
     """One structure per colour (0xRRGGBB): the named ones in the order of their file, all colours
     in order of their codes if none is named. Other colours are then reported by the checks.
     """
     colours = [c for c in draft.colours if c in set(codes)] or sorted(codes)
+    if are_lossy:
+        draft.note(
+            "values", "JPEG changed the colours of the masks; each pixel has the nearest one"
+        )
     if len(colours) > MOST_COLOURS:
         raise LabelError(
             f"{len(colours)} colours in the label images; name the meaningful ones with --labels, "

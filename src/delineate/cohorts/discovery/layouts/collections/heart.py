@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,17 +30,33 @@ MM_WHS = {
 }
 
 
+_CAMUS = r"[database_nifti/][{split:training|testing}/]{patient:patient\d{4}}/{patient}"
+
+
 def _pathologies(draft: Draft, tree: Tree, root: Path) -> None:
     """Set the group of each case from the line "Group: DCM" of the patient's ``Info.cfg``."""
-    groups: dict[str, str] = {}
+    _set_groups(draft, lambda case: "Info.cfg", "group")
+
+
+def _qualities(draft: Draft, tree: Tree, root: Path) -> None:
+    """Set the group of each case from the line "ImageQuality: Good" of the view's table."""
+    _set_groups(draft, lambda case: f"Info_{case.id.split('_')[1]}.cfg", "ImageQuality")
+
+
+def _set_groups(draft: Draft, name: Callable[[Case], str], key: str) -> None:
+    """Set the group of each case from the line ``key`` of the file ``name`` next to its image."""
+    groups: dict[Path, str] = {}
     for case in draft.cases:
-        path = Path(case.path).parent / "Info.cfg"
-        if case.patient not in groups and path.is_file():
+        path = Path(case.path).parent / name(case)
+        if path not in groups and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            found = re.search(r"(?mi)^\s*group\s*:\s*(\S+)", text)
-            groups[case.patient] = found[1] if found else ""
+            found = re.search(rf"(?mi)^\s*{key}\s*:\s*(\S+)", text)
+            groups[path] = found[1] if found else ""
             draft.settings.append(path)
-    draft.cases = [replace(case, group=groups.get(case.patient, "")) for case in draft.cases]
+    draft.cases = [
+        replace(case, group=groups.get(Path(case.path).parent / name(case), ""))
+        for case in draft.cases
+    ]
 
 
 register(
@@ -54,6 +71,22 @@ register(
         modality="MR",
         unused="patientNNN_4d.nii.gz is the whole cine; its frames with a label are the cases",
         complete=_pathologies,
+    ),
+)
+
+
+register(
+    "camus",
+    "patientNNNN/patientNNNN_2CH_ED.nii.gz, patientNNNN_2CH_ED_gt.nii.gz, 4CH, ES",
+    Form(
+        {"US": rf"{_CAMUS}_{{view:[24]CH}}_{{frame:ED|ES}}"},
+        rf"{_CAMUS}_{{view:[24]CH}}_{{frame:ED|ES}}_gt",
+        "{patient}_{view}_{frame}",
+        "{patient}",
+        names={1: "left ventricle", 2: "myocardium", 3: "left atrium"},
+        modality="US",
+        unused="sequences of half a cycle were not used; their first and last frames are the cases",
+        complete=_qualities,
     ),
 )
 

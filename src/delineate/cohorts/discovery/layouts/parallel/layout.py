@@ -11,8 +11,10 @@ from .....core.errors import LayoutError
 from .....core.manifest import Case, Source
 from .....extend.findings import Draft
 from .....extend.registering import layout
+from ...drafts.content import content_of
+from ...drafts.pairing import MOST_STRUCTURES, may_name_structure
 from ...masks.tables import set_names_of_tables
-from ...splits import with_free_training
+from ...splits import SPLITS, with_free_training, words_of
 from ...tree import (
     Tree,
     case_ids,
@@ -25,8 +27,10 @@ from ...tree import (
 from ..modalities import modality_of
 from ..structure_masks import set_masks
 from .entries import Entries, image_entries, label_entries
-from .roles import MANUAL, SideFolder, sides_of
-from .several import several_masks
+from .roles import LABEL_WORD, MANUAL, SideFolder, is_image_folder, sides_of
+from .several import masks_in, several_masks
+
+FEW = 3  # files of a folder whose content is examined
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
     images, labels = [s for s in sides if not s.is_label], [s for s in sides if s.is_label]
     # Both sides must exist; otherwise another layout may match.
     if not images or not labels:
-        return None
+        return _with_named_structures(tree, root)
     draft = Draft("parallel-folders", [])
     rows: list[_Row] = []
     # Images and labels belong together if their folders state the same.
@@ -70,6 +74,38 @@ def parallel_folders(tree: Tree, root: Path) -> Draft | None:
         )
     set_names_of_tables(tree, root, draft)
     return draft if draft.cases else None
+
+
+def _with_named_structures(tree: Tree, root: Path) -> Draft | None:
+    """A folder of images next to folders that are named after structures (images, disc, cup)."""
+    folders = [f for f in tree.folders(root) if tree.images(f)]
+    images = [f for f in folders if is_image_folder(f)]
+    structures = [f for f in folders if f not in images and _holds_structure(tree, f)]
+    if len(images) != 1 or not structures:
+        return None
+    side = SideFolder(images[0], False, None)
+    entries = image_entries(tree, side.folder, {})
+    several = masks_in(tree, structures, entries.files)
+    if several is None:
+        return None
+    draft = Draft("parallel-folders", [])
+    _add_rows(draft, _with_several(draft, side, entries, *several))
+    others = [f.name for f in tree.folders(root) if f not in (*images, *structures)]
+    if others:
+        draft.note("unused", f"folder {', '.join(others)} was not used", names=others)
+    return draft if draft.cases else None
+
+
+def _holds_structure(tree: Tree, folder: Path) -> bool:
+    """Whether a folder is named after a structure, without a word for masks, and its first files
+    are masks of one structure.
+    """
+    has_role = any(map(LABEL_WORD.match, words_of(folder.name))) or folder.name.lower() in SPLITS
+    if has_role or not may_name_structure(folder.name):
+        return False
+    found = [content_of(path) for path in tree.images(folder)[:FEW]]
+    are_binary = all(one.values <= 2 or one.values > MOST_STRUCTURES for one in found)
+    return are_binary and {one.kind for one in found} - {""} == {"mask"}
 
 
 def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
@@ -147,6 +183,8 @@ def _paired(tree: Tree, draft: Draft, half: SideFolder, partner: SideFolder | No
             f"no label in {partner and partner.folder} matches an image in {half.folder} by name",
         )
     _set_channels(draft, images)
+    if partner and not labels:
+        _report_unreadable(tree, draft, partner.folder)
     rows = []
     # An image without a label remains a case, without ground truth.
     for name, paths in images.files.items():
@@ -164,6 +202,15 @@ def _paired(tree: Tree, draft: Draft, half: SideFolder, partner: SideFolder | No
         rows.append(_Row(name, half, tuple(source(p) for p in paths), truth))
     _report_unmatched(draft, half.folder, labels, set(match.values()))
     return rows
+
+
+def _report_unreadable(tree: Tree, draft: Draft, folder: Path) -> None:
+    """Report a folder of labels whose files have no format of a mask."""
+    endings = Counter(path.suffix or "no ending" for path in tree.files(folder))
+    if endings:
+        shown = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+        words = f"no file in {folder} is a mask that can be read ({shown}); convert them to PNG, "
+        draft.problem("", "unpaired", f"{words}TIFF or NIfTI", path=str(folder))
 
 
 def _with_several(

@@ -7,21 +7,22 @@ other words ("Oasis_Labels_Processed"), which the folder on the other side must 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .....core.manifest import Split
-from ...splits import SPLITS, split_in, words_of
+from ...splits import SPLITS, split_in, without_split, words_of
 from ...tree import Tree, is_raster
 from ..siblings import meaning_of
 
 # A folder name gives a role (images or labels) and, as a prefix or suffix, a split: "imagesTr".
 _AFFIX = "|".join(sorted(SPLITS, key=len, reverse=True))
 # Words that mark a folder of images, and a folder of labels.
-_IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw"
+_IMAGES = r"images?|imgs?|data|scans?|volumes?|inputs?|ct|mri?|raw|originals?"
 _LABELS = (
-    r"labels?|masks?|ground|ground_?truths?|gt|seg|segs|segmentations?|annotations?|truths?"
+    r"labels?|masks?|ground|ground[ _-]?truths?|gts?|seg|segs|segmentations?|annotations?|truths?"
     r"|targets?|(?:1st_?|first_?)?manuals?"
 )
 # DRIVE and CHASE have the field of view in mask/ and the vessels in 1st_manual/.
@@ -31,10 +32,13 @@ _ROLE = re.compile(
     rf"(?:[_-]?(?P<after>{_AFFIX}))?$"
 )
 # Among other words, only these mark a folder of images.
-_IMAGE_WORD = re.compile(r"(?i)(?:images?|imgs?|data|scans?|volumes?)$")
+_IMAGE_WORD = re.compile(r"(?i)(?:images?|imgs?|ims?|data|scans?|volumes?)$")
 LABEL_WORD = re.compile(rf"(?i)(?:{_LABELS})$")
 # The form of the files, such as "8bit": these are copies if there is a folder without it.
 _FORM = re.compile(r"(?i)[_-]?(?:(\d+)[_-]?bits?|png|jpe?g|tiff?|dicom|dcm|nii|nifti)(?=[_-]|$)")
+# At the beginning or the end of a name.
+_LABEL_AFFIX = re.compile(rf"(?i)^(?:{_LABELS})[ _-]+|[ _-]+(?:{_LABELS})$")
+_DIGIT = re.compile(r"\d")
 VIEWS = ("axial", "coronal", "sagittal", "transverse", "transversal")
 
 
@@ -75,24 +79,83 @@ def sides_of(tree: Tree, root: Path) -> list[SideFolder]:
     """Folders of images and labels in the root and in folders named train, val or test; [] unless
     there are both.
     """
-    # The split is given by the parent folder (train/images) or by the name (imagesTr).
-    places: list[tuple[Path, Split]] = [
-        (root, None),
-        *((f, SPLITS[f.name.lower()]) for f in tree.folders(root) if f.name.lower() in SPLITS),
-    ]
-    folders = [(folder, split) for place, split in places for folder in tree.folders(place)]
+    places = _places(tree, root)
     # Names that are a role come first: other words may mean anything.
     for role in (_plain_role, _role_among_words):
         sides = [
-            replace(side, split=split or side.split)
-            for folder, split in folders
+            place.with_its_split(side)
+            for place in places
+            for folder in tree.folders(place.folder)
             if (side := role(folder)) is not None
         ]
         if role is _role_among_words:
             sides = [side for side in sides if _has_partner(side, sides)]
         if {side.is_label for side in sides} == {True, False}:
             return _with_inner_folders(tree, _without_copies(sides))
-    return []
+    return _with_inner_folders(tree, _named_after_images(tree.folders(root)))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder with folders of images and labels, and what its name states."""
+
+    folder: Path
+    split: Split = None
+    rest: str = ""
+
+    def with_its_split(self, side: SideFolder) -> SideFolder:
+        rest = "/".join(filter(None, (self.rest.lower(), side.rest)))
+        return replace(side, split=self.split or side.split, rest=rest, group=self.rest)
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Whether the name of a folder is a word for images."""
+    side = _plain_role(folder)
+    return side is not None and not side.is_label
+
+
+def _places(tree: Tree, root: Path) -> list[_Place]:
+    """The root and the folders that are named after a split: by one word (train/images), or by
+    several (TrainDataset/images), if no other is named after the same split. Their parts may be one
+    folder deeper (TestDataset/CVC-300/images).
+    """
+    inner = tree.folders(root)
+    found = [
+        _Place(root),
+        *(_Place(f, SPLITS[n]) for f in inner if (n := f.name.lower()) in SPLITS),
+    ]
+    named = [(f, split_in(f.name)) for f in inner if f.name.lower() not in SPLITS]
+    stated = Counter(place.split for place in found) + Counter(split for _, split in named)
+    for folder, split in named:
+        has_role = _plain_role(folder) or _role_among_words(folder)
+        if split and stated[split] == 1 and not has_role and not _DIGIT.search(folder.name):
+            found.append(_Place(folder, split))
+    for place in found[1:]:
+        parts = [f for f in tree.folders(place.folder) if any(map(_plain_role, tree.folders(f)))]
+        if not any(map(_plain_role, tree.folders(place.folder))):
+            found += [_Place(part, place.split, part.name) for part in parts]
+    return found
+
+
+def _named_after_images(folders: Sequence[Path]) -> list[SideFolder]:
+    """Folders called like another one with a word for labels (``train`` and ``train_gt``): that one
+    holds the images. A folder for another split may have no labels. [] if there are none.
+    """
+    by_name = {folder.name.lower(): folder for folder in folders}
+    sides = {}
+    for folder in folders:
+        name = _LABEL_AFFIX.sub("", folder.name).lower()
+        if name != folder.name.lower() and (images := by_name.get(name)):
+            for one, is_label in ((images, False), (folder, True)):
+                rest = without_split(images.name).lower()
+                sides[one] = SideFolder(one, is_label, split_in(images.name), rest, is_guess=True)
+    if sides and all(
+        SPLITS.get(one.folder.name.lower()) for one in sides.values() if not one.is_label
+    ):
+        for name, folder in by_name.items():
+            if name in SPLITS and folder not in sides:
+                sides[folder] = SideFolder(folder, False, SPLITS[name], is_guess=True)
+    return list(sides.values())
 
 
 def _has_partner(side: SideFolder, sides: Sequence[SideFolder]) -> bool:
@@ -161,7 +224,7 @@ def _with_inner_folders(tree: Tree, sides: Sequence[SideFolder]) -> list[SideFol
                     side,
                     folder=folder,
                     rest=side.rest if alone else f"{side.rest}/{name.lower()}",
-                    group=name if meaning == "group" else "",
+                    group=name if meaning == "group" and not alone else side.group,
                     patient=name if meaning == "patient" else "",
                 )
             )

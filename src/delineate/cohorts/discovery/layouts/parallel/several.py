@@ -35,11 +35,16 @@ def several_masks(
     Raises:
         LayoutError: masks of one image overlap and are no structures, such as of two observers.
     """
-    if tree.images(folder) or any(path.is_dir() for paths in images.values() for path in paths):
+    return None if tree.images(folder) else masks_in(tree, tree.folders(folder), images)
+
+
+def masks_in(
+    tree: Tree, folders: Sequence[Path], images: Mapping[str, list[Path]]
+) -> tuple[dict[str, tuple[Source, ...]], list[str]] | None:
+    """As ``several_masks``, of the folders themselves."""
+    if any(path.is_dir() for paths in images.values() for path in paths):
         return None
-    inner = {
-        one.name: {stem(path): path for path in tree.images(one)} for one in tree.folders(folder)
-    }
+    inner = {one.name: {stem(path): path for path in tree.images(one)} for one in folders}
     inner = {name: files for name, files in inner.items() if files}
     if not inner or {name.lower() for name in inner} & {*VIEWS}:
         return None
