@@ -1,1 +1,0 @@
-"""Empty: a pattern of file names finds it."""
