@@ -49,6 +49,8 @@ from .resample import (
 
 # Output voxels of one class that restore() processes at once; each copy of them has 10 MB.
 CHUNK_VOXELS = 2_400_000
+# Output voxels times classes from which the compiled comparison is used.
+CELLS_FROM = 500_000_000
 TIE = 1e-6  # scores closer than this are equal: the class that comes first wins, despite rounding
 PROBABILITY_ONE = 65535  # the integer that represents probability 1
 MASK_PLANES = 16  # planes that are searched for the crop at once
@@ -309,12 +311,17 @@ def _restore(
         probabilities[0] = PROBABILITY_ONE
         shares = np.moveaxis(_boxed(record.axes.apply(probabilities), record), 1 + axis, 1)
 
+    # Many classes on a CPU are compared cell by cell. The code for that is compiled, and loading it
+    # pays off for large scans only.
+    by_cells = above is None and (len(values) - 1) * box.size >= CELLS_FROM
+
     def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> tuple[Tensor, Tensor | None]:
-        winner = (
-            _largest(near, along, in_plane, sum_to_one)
-            if above is None
-            else _codes_above(near, along, in_plane, above)
-        )
+        if above is not None:
+            winner = _codes_above(near, along, in_plane, above)
+        elif by_cells and near[0].device.type == "cpu":
+            winner = _largest_by_cells(near, along, in_plane)
+        else:
+            winner = _largest(near, along, in_plane, sum_to_one)
         return winner, None if probabilities is None else _shares(
             near, along, in_plane, logits=not sum_to_one
         )
@@ -473,6 +480,13 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
         torch.maximum(so_far, wins.mul_(index), out=so_far)
         torch.maximum(top, score, out=top)
     return winner
+
+
+def _largest_by_cells(near: list[Tensor], along: Bands, in_plane: InPlane) -> Tensor:
+    """As ``_largest``, for scores of any kind on a CPU."""
+    from .cells import largest  # loads the compiler
+
+    return largest(near, [None if w is None else w.dense for w in (along, *in_plane)], TIE)
 
 
 def _codes_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
