@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test coverage rounds check docs wheel lock release format clean
+.PHONY: install demo test coverage rounds check docs wheel lock release format clean benchmarks benchmarks-all
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,14 @@ check: install
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Comparisons with other packages on this machine, which must be idle: less than 40 minutes on two
+# cores, or all of them; then docs/performance/MACHINE.md. The peers have an environment in build/.
+benchmarks: install
+	$(BIN)/python benchmarks/all_rows.py --quick
+
+benchmarks-all: install
+	$(BIN)/python benchmarks/all_rows.py
 
 # Builds wheel and sdist, installs the wheel into a bare environment, and runs a short demo there.
 wheel: install

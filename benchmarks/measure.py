@@ -1,16 +1,22 @@
-"""Shared by the benchmarks: a measured child process, medians, and the result files."""
+"""Shared by the benchmarks: a measured child process, medians, the machine, and the result files.
+
+Memory of both sides is measured alike: ``measured`` in the child process resets the kernel's peak
+counter just before the call.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,33 @@ DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared
 
 # Put before the code of every measured child process: it leaves the peak memory in PEAK_FILE.
 PEAK = """
+import statistics, time
+
+
+def measured(work, runs=5, warm=True):
+    # Median seconds, and the growth of the peak over what is held just before the call.
+    def held(what):
+        lines = [line for line in open("/proc/self/status") if line.startswith(what)]
+        return int(lines[0].split()[1]) / 1e3
+
+    if warm:
+        work()
+    taken = []
+    open("/proc/self/clear_refs", "w").write("5")  # resets VmHWM
+    before = held("VmRSS")
+    for _ in range(runs):
+        began = time.perf_counter()
+        result = work()
+        taken.append(time.perf_counter() - began)
+        del result
+    return {
+        "work_s": statistics.median(taken),
+        "fastest_s": min(taken),
+        "slowest_s": max(taken),
+        "beyond_input_mb": held("VmHWM") - before,
+    }
+
+
 def peak_mb():
     import resource, sys
 
@@ -141,20 +174,36 @@ def processor() -> str:
     return f"{info.get('model name', platform.machine())} ({', '.join(extensions[:2])})"
 
 
-def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
-    """Print a result, and write it to ``results/NAME.json`` together with machine and command."""
-    machine = {
+def machine() -> dict[str, Any]:
+    """What a page states: processor, cores, vector flags, and the versions that matter."""
+    names = ("torch", "openvino", "numpy", "numba", "nnunetv2", "monai", "torchio", "SimpleITK")
+    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
+    return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
+        "versions": {n: installed[n.lower()] for n in names if n.lower() in installed},
     }
+
+
+def slug(of: dict[str, Any]) -> str:
+    """The name of a machine's page and folder of records."""
+    words = re.sub(r"[^a-z0-9]+", "-", of["processor"].lower()).strip("-")
+    return f"{words}-{of['cores']}-cores"
+
+
+def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
+    """Print a result, and write it with machine and command to ``results/NAME.json``, or to the
+    folder that ``BENCHMARK_RESULTS`` names.
+    """
     record = {
         "benchmark": name,
         "command": f"python {' '.join(sys.argv)}",
-        "machine": machine,
+        "machine": machine(),
         **result,
     }
-    target = (folder or Path(__file__).parent / "results") / f"{name}.json"
-    target.parent.mkdir(exist_ok=True)
+    chosen = Path(os.environ.get("BENCHMARK_RESULTS", Path(__file__).parent / "results"))
+    target = (folder or chosen) / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))

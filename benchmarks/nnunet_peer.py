@@ -40,9 +40,18 @@ def prepare(peer: Path, work: Path, number: int) -> Command:
 
 
 def predict(
-    peer: Path, trained: Path, scans: Path, out: Path, *, fold: str = "0", mirror: bool = False
+    peer: Path,
+    trained: Path,
+    scans: Path,
+    out: Path,
+    *,
+    fold: str = "0",
+    mirror: bool = False,
+    tuned: bool = False,
 ) -> Command:
-    """Segment ``scans`` (``CASE_0000.nii.gz``) on the CPU with a trained model folder."""
+    """Segment ``scans`` (``CASE_0000.nii.gz``) on the CPU with a trained model folder; ``tuned``
+    uses one process each for reading and writing, not three.
+    """
     words = (
         "-i",
         scans,
@@ -55,6 +64,7 @@ def predict(
         "-device",
         "cpu",
         *(() if mirror else ("--disable_tta",)),
+        *(("-npp", "1", "-nps", "1") if tuned else ()),
     )
     return command(peer, out.parent, "nnUNetv2_predict_from_modelfolder", *words)
 

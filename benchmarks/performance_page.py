@@ -1,7 +1,10 @@
-"""Writes docs/reference/performance.md from the records in ``results/``: for each line our figure,
-the peer's and their ratio; for each section the command and the machine.
+"""Writes docs/performance/MACHINE.md, one page per machine, from the records in
+``results/MACHINE/``: for each line our figure, the peer's and their ratio; for each section the
+command.
 
     python benchmarks/performance_page.py
+
+A page has figures of one machine only; docs/reference/performance.md links to all pages.
 """
 
 from __future__ import annotations
@@ -12,18 +15,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "performance.md"
+PAGES = Path(__file__).parents[1] / "docs" / "performance"
 Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
-HEAD = (
-    "# Performance\n\n"
-    "For anyone who wants to know how fast it is, next to other packages.\n\n"
-    "Written by `python benchmarks/performance_page.py` from `benchmarks/results/*.json`. Do\n"
-    "not edit it by hand. The figures of a line were measured side by side in one run of the\n"
-    "script named below the heading, for whole processes where the line says so. Machines\n"
-    "differ, so compare the ratios. `delineate benchmark` measures the quick ones on your\n"
-    "machine.\n"
-)
+HEAD = """# Performance on {processor}, {cores} cores
+
+Written by `python benchmarks/performance_page.py` from `benchmarks/results/{folder}/`. Do not edit
+it by hand. How it is measured: [performance](../reference/performance.md).
+
+Python {python}{versions}.
+"""
 TITLES = {
     "forward": "Forward pass",
     "start_up": "Start-up",
@@ -90,57 +91,59 @@ def wait_policy(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def start_up(r: dict[str, Any]) -> Iterator[Line]:
-    for what, row in r.items():
-        if isinstance(row, dict) and "ours_s" in row:
-            peer = (
-                f"nnUNetv2_predict: {row['peer_s']:.1f} s, {row['peer_mb'] / 1e3:.2f} GB"
-                if "peer_s" in row
-                else "–"
-            )
-            yield (
-                f"predict, whole process, hippocampus: {what}",
-                f"{row['ours_s']:.1f} s, {row['ours_mb'] / 1e3:.2f} GB",
-                peer,
-                _ratio(row.get("ratio")),
-            )
+    """Ours with and without a kept graph, against nnU-Net as installed and tuned."""
+    ours = {"graph kept": "graph kept", "first use": "first use of the model"}
+    peers = {"as installed": "nnUNetv2_predict as installed", "tuned": "with -npp 1 -nps 1"}
+    for what, ways in r.items():
+        if isinstance(ways, dict) and "graph kept" in ways:
+            for mine, title in ours.items():
+                for way, name in peers.items():
+                    peer = ways.get(way)
+                    yield (
+                        f"predict, whole process, hippocampus: {what}; {title}",
+                        _spread(ways[mine]),
+                        f"{name}: {_spread(peer)}" if peer else "not installed",
+                        _ratio(peer and peer["seconds"] / ways[mine]["seconds"]),
+                    )
+
+
+def _spread(way: dict[str, Any]) -> str:
+    low, high = way["quartiles"]
+    return f"{way['seconds']:.1f} s ({low:.1f} to {high:.1f}), {way['mb'] / 1e3:.2f} GB"
 
 
 def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
-    peer = r.get("peer")
     for labels, row in r["labels"].items():
-        theirs = (
-            f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB"
-            if peer and labels == "4"
-            else "–"
-        )
-        what = (
-            f"class scores of {labels} labels resampled back to 512x512x300: seconds, memory in "
-            "addition to input and result"
-        )
-        ratio = peer["restore_s"] / row["restore_s"] if peer and labels == "4" else None
+        peer = r.get("peer") if labels == next(iter(r["labels"])) else None
         yield (
-            what,
-            f"{row['restore_s']:.1f} s, {row['beyond_input_mb']:.0f} MB",
-            theirs,
-            _ratio(ratio),
+            f"class scores of {labels} classes resampled back to {r['scan']}: seconds, memory in "
+            f"addition to the result, of which one slab {row['slab_mb'] / 1e3:.2f} GB",
+            f"{row['restore_s']:.1f} s, {row['beyond_input_mb'] / 1e3:.2f} GB",
+            f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB"
+            if peer
+            else "–",
+            _ratio(peer and peer["restore_s"] / row["restore_s"]),
         )
 
 
 def preparing(r: dict[str, Any]) -> Iterator[Line]:
-    ours = r["ways"]["delineate"]
-    for name, way in r["ways"].items():
-        if name != "delineate":
-            error = (
-                f"; relative error {ours['error']:.3f} against {way['error']:.3f}"
-                if "error" in way
-                else ""
-            )
-            yield (
-                f"a CT of 512x512x300 resampled to 1.5 mm{error}",
-                f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
-                f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB",
-                _ratio(way["ours_times_as_fast"]),
-            )
+    """The same voxels on both sides, then ours as it runs, with its crop."""
+    for mine in ("delineate", "delineate, with its crop"):
+        ours = r["ways"][mine]
+        for name, way in r["ways"].items():
+            if not name.startswith("delineate"):
+                error = (
+                    f"; relative error {ours['error']:.3f} against {way['error']:.3f}"
+                    if "error" in way and "error" in ours
+                    else ""
+                )
+                same = "same voxels" if mine == "delineate" else "ours crops to the body"
+                yield (
+                    f"a CT of 512x512x300 resampled to 1.5 mm, {same}{error}",
+                    f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
+                    f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB",
+                    _ratio(way["work_s"] / ours["work_s"]),
+                )
     dice = ", ".join(
         f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items()
     )
@@ -222,12 +225,23 @@ def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
 
 def step_time(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["steps"]:
-        yield (
-            f"training step of nnU-Net's 3-D network, patch {row['patch']}, batch {row['batch']}",
-            f"{row['ours_s']:.2f} s",
-            f"torch float32, as nnU-Net: {row['peer_s']:.2f} s",
-            _ratio(row["ratio"]),
-        )
+        ours = row["ours"]
+        for way in ("as installed", "tuned"):
+            peer = row.get(way)
+            how = (
+                f"bfloat16, channels last{', compiled' * bool(peer.get('compiled'))}"
+                if peer and way == "tuned"
+                else "float32"
+            )
+            yield (
+                f"step of the training loop, nnU-Net's 3-D network, patch {row['patch']}, batch "
+                f"{row['batch']}",
+                f"{ours['work_s']:.2f} s",
+                f"nnU-Net's step {way} ({how}): {peer['work_s']:.2f} s"
+                if peer
+                else "not installed",
+                _ratio(peer and peer["work_s"] / ours["work_s"]),
+            )
 
 
 def loss_speed(r: dict[str, Any]) -> Iterator[Line]:
@@ -253,12 +267,7 @@ def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
                     f"HD95, ASSD and surface Dice of two masks of {r['shape']} ({pair}), same "
                     f"definitions; largest difference {row['largest_difference']:g}"
                 )
-                mine, theirs = (
-                    f"{w['beyond_input_mb'] / 1e3:.2f} GB"
-                    if w["beyond_input_mb"]
-                    else "no memory above the peak of start-up"
-                    for w in (ours, row)
-                )
+                mine, theirs = (f"{w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, row))
                 yield (
                     what,
                     f"{ours['work_s']:.2f} s, {mine}",
@@ -275,13 +284,14 @@ def metric_speed(r: dict[str, Any]) -> Iterator[Line]:
         return what, mine, f"{name}: {theirs}", _ratio(peer["work_s"] / ours["work_s"])
 
     for count in ("3 structures", "41 structures"):
-        for name in ("SimpleITK", "MONAI"):
-            yield line(
-                f"Dice of {count}, {r['shape']}, computed as in `evaluate`",
-                r[count]["confusion, delineate"],
-                name,
-                r[count][f"overlap, {name}"],
-            )
+        for name in ("SimpleITK", "numpy.bincount"):
+            if f"overlap, {name}" in r[count]:
+                yield line(
+                    f"Dice of {count}, {r['shape']}, computed as in `evaluate`",
+                    r[count]["confusion, delineate"],
+                    name,
+                    r[count][f"overlap, {name}"],
+                )
     for mask in ("liver", "vessels"):
         distance = "boundary IoU, 2 mm, SciPy's distance transform in the same box"
         yield line(
@@ -308,16 +318,13 @@ def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
         )
 
 
-def accuracy() -> str:
-    """The section on Dice of held-out cases after a given training time.
-
-    Trainings are from different days and machines.
-    """
+def accuracy(folder: Path) -> str:
+    """The section on Dice of held-out cases after a given training time."""
     rows = [
-        "| cohort and time | mean Dice per case | compared with | command, machine |",
+        "| cohort and time | mean Dice per case | compared with | command |",
         "|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("train_*.json")):
+    for path in sorted(folder.glob("train_*.json")):
         what = path.stem.split("_")[1]
         if what == "nnunet":
             continue
@@ -336,8 +343,8 @@ def accuracy() -> str:
                 for minutes, value in _few(r["validation_by_minutes"], 5)
             )
         rows.append(
-            f"| {what}, {r['budget']}, {of} | {dice} | {_nnunet(what, r)} | `{r['command']}`, "
-            f"{r['machine']['processor']} |"
+            f"| {what}, {r['budget']}, {of} | {dice} | {_nnunet(folder, what, r['budget'])} | "
+            f"`{r['command']}` |"
         )
     return "## Accuracy after a given training time\n\n" + "\n".join(rows) + "\n"
 
@@ -346,22 +353,24 @@ def _unit(what: str) -> str:
     return "slice" if what == "chaos" else "held-out case"
 
 
-def _nnunet(what: str, ours: dict[str, Any]) -> str:
-    """nnU-Net's Dice after the same time; "–" without a result from the same processor."""
-    path = RESULTS / f"train_nnunet_{what}_{ours['budget']}.json"
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if theirs is None or theirs["machine"]["processor"] != ours["machine"]["processor"]:
-        return "–"
-    ways = [
-        f"{theirs[way]['means']['dice_mean_per_case']:.3f} {way}"
-        for way in ("plain", "mirrored")
-        if way in theirs
-    ]
-    return (
-        f"nnU-Net with its own plan, {theirs['plain']['cases']} held-out cases: {', '.join(ways)} "
-        f"({theirs['steps']} steps of {theirs['training_s'] / theirs['steps']:.1f} s, patch "
-        f"{'x'.join(map(str, theirs['patch']))})"
-    )
+def _nnunet(folder: Path, what: str, budget: str) -> str:
+    """nnU-Net's Dice after the same time, as it plans for itself and tuned; "–" if not measured."""
+    found = []
+    for suffix, how in (("", "with its own plan"), ("_tuned", "tuned")):
+        path = folder / f"train_nnunet_{what}_{budget}{suffix}.json"
+        if path.is_file():
+            r = json.loads(path.read_text(encoding="utf-8"))
+            ways = ", ".join(
+                f"{r[way]['means']['dice_mean_per_case']:.3f} {way}"
+                for way in ("plain", "mirrored")
+                if way in r
+            )
+            found.append(
+                f"nnU-Net {how}, {r['plain']['cases']} held-out cases: {ways} ({r['steps']} steps "
+                f"of {r['training_s'] / r['steps']:.1f} s, batch {r['batch']}, patch "
+                f"{'x'.join(map(str, r['patch']))})"
+            )
+    return "; ".join(found) or "–"
 
 
 def _dice(scores: dict[str, Any], by_slice: bool) -> str:
@@ -407,29 +416,40 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
 } | dict.fromkeys(("eight_bits_hippocampus", "eight_bits_own"), eight_bits)
 
 
-def page() -> str:
-    """The whole page; records that are not in ``results/`` have no section."""
-    parts = [HEAD]
+def page(folder: Path) -> str:
+    """The page of one machine; records that are not in ``folder`` have no section."""
+    parts, machine = [], {}
     for name, lines in LINES.items():
-        path = RESULTS / f"{name}.json"
+        path = folder / f"{name}.json"
         if not path.is_file():
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
-        machine = record["machine"]
+        machine = {**machine, **record["machine"]}
         title = TITLES.get(name, name.replace("_", " ").capitalize())
-        parts.append(
-            f"## {title}\n\n`{record['command']}` on "
-            f"{machine['processor']}, {machine['cores']} cores\n"
-        )
         rows = [
+            f"## {title}\n\n`{record['command']}`\n",
             "| what | delineate | compared with | ratio |",
             "|---|---|---|---|",
             *(f"| {' | '.join(line)} |" for line in lines(record)),
         ]
         parts.append("\n".join(rows) + "\n")
-    return "\n".join([*parts, accuracy()])
+    if any(folder.glob("train_*.json")):
+        parts.append(accuracy(folder))
+        trained = next(folder.glob("train_*.json"))
+        machine = {**json.loads(trained.read_text(encoding="utf-8"))["machine"], **machine}
+    versions = "".join(f", {n} {v}" for n, v in machine.get("versions", {}).items())
+    head = HEAD.format(**machine | {"folder": folder.name, "versions": versions})
+    return "\n".join([head, *parts])
+
+
+def main() -> None:
+    """Write the page of every machine with records."""
+    PAGES.mkdir(exist_ok=True)
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        target = PAGES / f"{folder.name}.md"
+        target.write_text(page(folder), encoding="utf-8")
+        print(f"{target} written")
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE} written")
+    main()

@@ -1,93 +1,94 @@
 """Seconds and memory of ``restore()`` for a scan of 512x512x300, by number of labels; and a check
 that slabs are handed over while windows are still computed.
 
-    python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV]
+    python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV] [--shape 512 512 300] [--runs 5]
 
-For each number of labels, a new process feeds ``restore()`` with slabs of class scores at 1.5 mm,
-created one at a time so that the input is one slab. The result is the growth of peak memory, minus
-the size of the returned label volume. With ``--peer``, nnU-Net's own functions do the same for 4
-labels: resampling of order 1, then the class with the largest score.
+Smooth probabilities at 1.5 mm are written to disk, slab by slab, before the clock starts: every
+class is the largest somewhere in every slab, which is harder than a real scan. For each number of
+labels a new process reads them slab by slab; the time of reading alone is subtracted, on a page
+cache that is warm. Memory is the growth of a peak counter that is reset just before the call, minus
+the returned labels; one slab is part of it. With ``--peer``, nnU-Net's own functions do the same
+for 4 labels, on the same scores in memory: resampling of order 1, then the class with the largest
+score.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 from pathlib import Path
 
-from measure import child, keep, medians
+import numpy as np
 
+from measure import child, keep
+
+SPACING, TARGET, DEPTH = (0.8, 0.8, 1.0), 1.5, 16
 RESTORE = """
-import json, sys, time
+import json, sys
+from pathlib import Path
 import numpy as np, torch
 from delineate.core.grid import Grid
 from delineate.preprocessing.prepare import PreprocessingRecord, restore
 
-labels = int(sys.argv[1])
-source = Grid.from_spacing((512, 512, 300), (0.8, 0.8, 1.0))
+shape, spacing, runs = json.loads(sys.argv[2]), (0.8, 0.8, 1.0), int(sys.argv[3])
+source = Grid.from_spacing(shape, spacing)
 oriented, axes = source.reorient("RAS")
 record = PreprocessingRecord(
     source, oriented, axes, (0, 0, 0), source.shape, source.respace((1.5, 1.5, 1.5))
 )
-i, j, k = record.prepared.shape
-
-
-def slabs(depth=16):
-    rng = torch.Generator().manual_seed(0)
-    for start in range(0, k, depth):
-        yield torch.rand((labels, min(depth, k - start), i, j), generator=rng, dtype=torch.float16)
-
-
+files = sorted(Path(sys.argv[1]).glob("*.npy"))
+labels = len(np.load(files[0], mmap_mode="r"))
 values = np.arange(labels).astype(np.uint8)
-one = labels * 16 * i * j * 2 / 1e6
-warm = torch.rand(8, 8) @ torch.rand(8, 8)
-# Time and memory of creating the slabs alone, which are subtracted below.
-began = time.perf_counter()
-for slab in slabs():
-    pass
-making = time.perf_counter() - began
-held = peak_mb()
-began = time.perf_counter()
-out = restore(slabs(), record, 2, values)
-taken = time.perf_counter() - began - making
-peak = peak_mb()
-print(
-    json.dumps(
-        {"restore_s": taken, "slab_mb": one, "beyond_input_mb": peak - held - out.nbytes / 1e6}
-    )
-)
-"""
 
+
+def slabs():
+    for file in files:
+        slab = torch.from_numpy(np.load(file))
+        yield slab
+        del slab
+
+
+def reading():
+    for _ in slabs():
+        pass
+
+
+work = lambda: restore(slabs(), record, 2, values, None, True)
+found = measured(work, runs)
+found["restore_s"] = found["work_s"] - measured(reading, runs)["work_s"]
+out = work()
+found["beyond_input_mb"] -= out.nbytes / 1e6
+found["slab_mb"] = np.load(files[0], mmap_mode="r").nbytes / 1e6
+if len(sys.argv) > 4:
+    np.save(sys.argv[4], out)
+print(json.dumps(found))
+"""
 PEER = """
-import json, time
+import json, sys
+from pathlib import Path
 import numpy as np
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
-
-def memory(what):
-    return (
-        next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what))
-        / 1e3
-    )
+shape, runs = json.loads(sys.argv[2]), int(sys.argv[3])
+files = sorted(Path(sys.argv[1]).glob("*.npy"))
+scores = np.concatenate([np.load(f) for f in files], 1).transpose(0, 2, 3, 1).astype(np.float32)
 
 
-scores = np.random.default_rng(0).random((4, 273, 273, 200), dtype=np.float32)
-open("/proc/self/clear_refs", "w").write("5")  # reset the peak
-before, began = memory("VmRSS"), time.perf_counter()
-out = (
-    resample_data_or_seg_to_shape(
-        scores, (512, 512, 300), (1.5, 1.5, 1.5), (0.8, 0.8, 1.0), is_seg=False, order=1, order_z=0
+def work():
+    fine = resample_data_or_seg_to_shape(
+        scores, shape, (1.5, 1.5, 1.5), (0.8, 0.8, 1.0), is_seg=False, order=1, order_z=0
     )
-    .argmax(0)
-    .astype(np.uint8)
-)
-print(
-    json.dumps(
-        {
-            "restore_s": time.perf_counter() - began,
-            "beyond_input_mb": memory("VmHWM") - before - out.nbytes / 1e6,
-        }
-    )
-)
+    return fine.argmax(0).astype(np.uint8)
+
+
+found = measured(work, runs, warm=False)
+found["restore_s"] = found["work_s"]
+out = work() if len(sys.argv) > 4 else np.zeros(shape, np.uint8)
+found["beyond_input_mb"] -= out.nbytes / 1e6
+if len(sys.argv) > 4:
+    found["same_voxels"] = float((np.load(sys.argv[4]) == out).mean())
+print(json.dumps(found))
 """
 
 HANDOVER = """
@@ -110,7 +111,7 @@ class Timed(torch.nn.Module):
 
 engine = Engine(plan, ((Timed(), 1.0),), torch.device("cpu"), torch.float32)
 sizes_mb, first = [], None
-for slab in slabs(torch.zeros(1, 273, 273, 200), engine):
+for slab in slabs(torch.rand(1, 273, 273, 200), engine):
     first = first or time.perf_counter()
     sizes_mb.append(slab.numel() * slab.element_size() / 1e6)
 after_first = sum(t > first for t in seen)
@@ -130,28 +131,56 @@ print(
 """
 
 
+def write_slabs(folder: Path, labels: int, shape: tuple[int, ...]) -> None:
+    """Probabilities (L, d, A, B) float16 in files of ``DEPTH`` planes along the last axis."""
+    import torch
+
+    i, j, k = (max(1, round(n * s / TARGET)) for n, s in zip(shape, SPACING, strict=True))
+    coarse = [max(2, n // 8) for n in (k, i, j)]
+    low = 3 * torch.randn(1, labels, *coarse, generator=torch.Generator().manual_seed(0))
+    for start in range(0, k, DEPTH):
+        # The coarse planes at the positions of these planes, then each plane at full size.
+        at = torch.arange(start, min(start + DEPTH, k)) / k * (coarse[0] - 1)
+        below = at.floor().long()
+        share = (at - below).view(-1, 1, 1)
+        above = (below + 1).clamp(max=coarse[0] - 1)
+        planes = torch.lerp(low[0][:, below], low[0][:, above], share)
+        fine = torch.nn.functional.interpolate(planes, size=(i, j), mode="bilinear")
+        np.save(folder / f"{start:04d}.npy", fine.softmax(0).half().numpy())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
     parser.add_argument("--labels", type=int, nargs="+", default=[4, 41, 104])
+    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300])
     a = parser.parse_args()
-    runs = a.runs
-    by_labels = {
-        labels: medians([child(RESTORE, str(labels)) for _ in range(runs)]) for labels in a.labels
-    }
-    peer = (
-        {"peer": {"name": "nnU-Net", **child(PEER, python=a.peer / "bin" / "python")}}
-        if a.peer
-        else {}
-    )
+    found, peer, shape = {}, {}, json.dumps(a.shape)
+    for labels in a.labels:
+        with tempfile.TemporaryDirectory() as name:
+            folder, ours = Path(name), Path(name) / "labels"
+            ours.mkdir()
+            write_slabs(folder, labels, tuple(a.shape))
+            words = (name, shape, str(a.runs), str(ours / "ours.npy"))
+            found[labels] = child(RESTORE, *words)
+            if a.peer and labels == a.labels[0]:
+                words = (name, shape, "1", str(ours / "ours.npy"))
+                peer = {
+                    "peer": {
+                        "name": "nnU-Net",
+                        **child(PEER, *words, python=a.peer / "bin" / "python"),
+                    }
+                }
     keep(
         "restore_memory",
         {
             **peer,
-            "scan": "512x512x300 from 1.5 mm",
-            "runs": runs,
-            "labels": by_labels,
+            "scan": f"{'x'.join(map(str, a.shape))} from 1.5 mm",
+            "runs": a.runs,
+            "labels": found,
             "handover": child(HANDOVER, str(Path(__file__).parent)),
         },
     )

@@ -1,87 +1,133 @@
-"""Time of one training step (forward, backward, update) of nnU-Net's plain 3-D networks: torch as
-nnU-Net runs it on this machine, compared with ours.
+"""Time of one training step on nnU-Net's plain 3-D networks: the step of our training loop (deep
+supervision with Dice and cross-entropy, clipping, Muon, moving average, figures), compared with
+nnU-Net's (its network and loss, clipping, SGD).
 
-    python benchmarks/step_time.py [--runs 3]
+    python benchmarks/step_time.py [--peer FOLDER_OF_A_VENV] [--runs 5] [--cases 1 2]
 
-nnU-Net's step uses float32 in contiguous memory, torch's instance norm and SGD. Ours uses half
-precision if the processor supports it, channels-last memory, our instance norm and AdamW.
-Convolutions, patch and batch are the same. Both run one after the other in one process, and the
-fastest of several steps counts.
+nnU-Net's step is measured as installed (float32 on a CPU) and as an expert tunes it: bfloat16
+autocast, channels-last memory, and compiled if a compiler is there. Patch, batch and convolutions
+are the same. Each runs in a process of its own, with the same number of threads; the median of
+several steps after a warm-up counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from delineate.networks import blocks
-from delineate.networks.build import build
-from delineate.planning.capacity import measure_step
-from forward import nnunet_3d
-from measure import keep
+from measure import child, keep
 
 CASES = (((40, 56, 40), 2, (32, 64, 128, 256)), ((96, 96, 96), 2, (32, 64, 128, 256, 320)))
+HEAD = """
+import json, os, sys, tempfile
+from pathlib import Path
+import torch
+
+torch.set_num_threads(len(os.sched_getaffinity(0)))
+(patch, batch, widths), runs = json.loads(sys.argv[1]), int(sys.argv[2])
+torch.manual_seed(1)
+x = torch.randn(batch, 1, *patch)
+y = torch.nn.functional.avg_pool3d(x, 5, 1, 2).gt(0.05)[:, 0]
+"""
+OURS = """
+sys.path.insert(0, sys.argv[3])
+from delineate.core.plan import Optimiser
+from delineate.training.loop import TrainingJob, _Networks
+from forward import nnunet_3d
+from model import model_plan
+
+plan = model_plan(2, patch=32).replace(
+    network=nnunet_3d(widths=tuple(widths)),
+    patch=tuple(patch),
+    optimiser=Optimiser(kind="muon", learning_rate=3e-3),
+)
+with tempfile.TemporaryDirectory() as folder:
+    job = TrainingJob(plan, (), (), Path(folder), torch.device("cpu"), 0)
+    networks = _Networks.of(job)
+    networks.model.train()
+    networks.state.learning_rate = 1e-4
+    image = x.contiguous(memory_format=torch.channels_last_3d)
+    found = measured(lambda: [figure.tolist() for figure in networks.step(image, y.long())], runs)
+    found["parameters"] = sum(p.numel() for p in networks.module.parameters())
+print(json.dumps(found))
+"""
+PEER = """
+import numpy as np
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+tuned, n = sys.argv[3] == "tuned", len(widths)
+model = PlainConvUNet(
+    1, n, list(widths), torch.nn.Conv3d, 3, [1] + [2] * (n - 1), 2, 3, 2, True,
+    torch.nn.InstanceNorm3d, {"eps": 1e-5, "affine": True}, None, None,
+    torch.nn.LeakyReLU, {"inplace": True}, deep_supervision=True,
+).train()
+shares = np.array([1 / 2**i for i in range(n - 1)])
+shares[-1] = 0
+loss = DeepSupervisionWrapper(
+    DC_and_CE_loss(
+        {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False},
+        {},
+        weight_ce=1,
+        weight_dice=1,
+        dice_class=MemoryEfficientSoftDiceLoss,
+    ),
+    shares / shares.sum(),
+)
+truth = [y.float()[:, None, :: 2**i, :: 2**i, :: 2**i] for i in range(n - 1)]
+optimiser = torch.optim.SGD(
+    model.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
+)
+run, compiled = model, False
+if tuned:
+    model = run = model.to(memory_format=torch.channels_last_3d)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
 
 
-class PlainNorm(nn.InstanceNorm3d):
-    """Torch's own instance norm, with the signature of ours."""
+def step():
+    optimiser.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+        cost = loss([out.float() for out in run(x)], truth)
+    cost.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 12)
+    optimiser.step()
+    return cost.item()
 
-    def __init__(self, channels: int):
-        super().__init__(channels, affine=True)
 
-
-def as_nnunet_does(
-    widths: tuple[int, ...], patch: tuple[int, int, int], batch: int, runs: int
-) -> float:
-    """Seconds of the fastest of ``runs`` steps, after one warm-up."""
-    own = blocks.InstanceNorm
-    blocks.InstanceNorm = PlainNorm  # type: ignore[assignment, misc]
+if tuned:
     try:
-        module = (
-            build(nnunet_3d(widths=widths), 0).to(memory_format=torch.contiguous_format).train()
-        )
-    finally:
-        blocks.InstanceNorm = own  # type: ignore[misc]
-    optimiser = torch.optim.SGD(module.parameters(), 0.01, momentum=0.99, nesterov=True)
-    x, y = torch.randn(batch, 1, *patch), torch.zeros(batch, *patch, dtype=torch.int64)
-    taken = []
-    for _ in range(runs + 1):
-        began = time.perf_counter()
-        outputs: list[Tensor] = module(x)
-        logs = outputs[0].log_softmax(1)
-        loss = functional.nll_loss(logs, y) + logs.exp().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        optimiser.zero_grad()
-        taken.append(time.perf_counter() - began)
-    return min(taken[1:])
+        run, compiled = torch.compile(model), True
+        step()
+    except Exception:  # no compiler on this machine
+        run, compiled = model, False
+found = measured(step, runs)
+found |= {"compiled": compiled, "parameters": sum(p.numel() for p in model.parameters())}
+print(json.dumps(found))
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+    parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cases", type=int, nargs="+", default=[1, 2], help="1: small, 2: 96³")
+    a = parser.parse_args()
     steps = []
-    for patch, batch, widths in CASES:
-        peer = as_nnunet_does(widths, patch, batch, runs)
-        # ``measure_step`` adds 10 % for reading the data.
-        ours = measure_step(nnunet_3d(widths=widths), patch, batch, "cpu") / 1.1
-        steps.append(
-            {
-                "patch": "x".join(map(str, patch)),
-                "batch": batch,
-                "ours_s": round(ours, 3),
-                "peer_s": round(peer, 3),
-                "ratio": round(peer / ours, 2),
-            }
-        )
-    keep("step_time", {"steps": steps})
+    for case in (CASES[n - 1] for n in a.cases):
+        words, here = (json.dumps(case), str(a.runs)), str(Path(__file__).parent)
+        row: dict[str, Any] = {"patch": "x".join(map(str, case[0])), "batch": case[1]}
+        row["ours"] = child(HEAD + OURS, *words, here)
+        for way in ("as installed", "tuned") if a.peer else ():
+            python = a.peer / "bin" / "python"
+            row[way] = child(HEAD + PEER, *words, way, python=python)
+        steps.append(row)
+    keep("step_time", {"runs": a.runs, "steps": steps})
 
 
 if __name__ == "__main__":

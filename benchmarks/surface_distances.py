@@ -1,12 +1,13 @@
 """Surface distances of two masks of 512 x 512 x 300: HD95, ASSD and surface Dice together, ours
 compared with MONAI, DeepMind's surface-distance and medpy; and their agreement.
 
-    python benchmarks/surface_distances.py [--peer FOLDER_OF_A_VENV] [--runs 3]
+    python benchmarks/surface_distances.py [--peer FOLDER_OF_A_VENV] [--runs 5]
 
 The pairs are: a liver-like body against itself, displaced and with a part removed ("liver"); and
 the same with 400 small false positives all over the scan ("scattered"). The peers' environment
 needs monai, medpy and surface-distance-based-measures. Each figure is measured in a process of its
-own: seconds without imports and compilation, and peak memory in addition to the two masks.
+own after one warm-up: the median of several runs, and the growth of a peak counter that is reset
+just before them.
 Agreement is measured for equal definitions: edge voxels for MONAI and medpy, surface elements for
 surface-distance.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from measure import child, keep, medians
+from measure import child, keep
 
 START = """
 import json, sys, time
@@ -29,11 +30,8 @@ import numpy as np
 a, b, spacing = np.load(sys.argv[1]), np.load(sys.argv[2]), (0.75, 0.75, 1.0)
 """
 END = """
-print(
-    json.dumps(
-        {"work_s": time.perf_counter() - began, "beyond_input_mb": peak_mb() - before, **found}
-    )
-)
+found = work()
+print(json.dumps({**measured(work, int(sys.argv[3]), warm=False), **found}))
 """
 OURS = (
     START
@@ -43,14 +41,19 @@ from delineate.metrics import surface
 small = np.zeros((4, 4, 4), np.uint8)
 small[1:3, 1:3, 1:3] = 1
 surface.assd(surface.distances(small, small, (1, 1, 1), ELEMENTS))
-before, began = peak_mb(), time.perf_counter()
-d = surface.distances(a, b, spacing, ELEMENTS)
-found = {
-    "hd95": surface.hd95(d),
-    "hd95_pooled": surface.hd95(d, "pooled"),
-    "assd": surface.assd(d),
-    "nsd": surface.surface_dice(d, 2.0),
-}
+
+
+def work():
+    d = surface.distances(a, b, spacing, ELEMENTS)
+    found = {
+        "hd95": surface.hd95(d),
+        "hd95_pooled": surface.hd95(d, "pooled"),
+        "assd": surface.assd(d),
+        "nsd": surface.surface_dice(d, 2.0),
+    }
+    return found
+
+
 """
     + END
 )
@@ -66,14 +69,18 @@ from monai.metrics import (
     compute_surface_dice,
 )
 
-before, began = peak_mb(), time.perf_counter()
-p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
-more = {"include_background": True, "spacing": spacing}
-found = {
-    "hd95": float(compute_hausdorff_distance(p, t, percentile=95, **more)),
-    "assd": float(compute_average_surface_distance(p, t, symmetric=True, **more)),
-    "nsd": float(compute_surface_dice(p, t, [2.0], **more)),
-}
+
+def work():
+    p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
+    more = {"include_background": True, "spacing": spacing}
+    found = {
+        "hd95": float(compute_hausdorff_distance(p, t, percentile=95, **more)),
+        "assd": float(compute_average_surface_distance(p, t, symmetric=True, **more)),
+        "nsd": float(compute_surface_dice(p, t, [2.0], **more)),
+    }
+    return found
+
+
 """
     + END
 )
@@ -82,13 +89,17 @@ DEEPMIND = (
     + """
 import surface_distance as sd
 
-before, began = peak_mb(), time.perf_counter()
-d = sd.compute_surface_distances(b.astype(bool), a.astype(bool), spacing)
-means = sd.compute_average_surface_distance(d)
-found = {
-    "hd95": sd.compute_robust_hausdorff(d, 95),
-    "nsd": sd.compute_surface_dice_at_tolerance(d, 2.0),
-}
+
+def work():
+    d = sd.compute_surface_distances(b.astype(bool), a.astype(bool), spacing)
+    means = sd.compute_average_surface_distance(d)
+    found = {
+        "hd95": sd.compute_robust_hausdorff(d, 95),
+        "nsd": sd.compute_surface_dice_at_tolerance(d, 2.0),
+    }
+    return found
+
+
 """
     + END
 )
@@ -97,8 +108,12 @@ MEDPY = (
     + """
 from medpy.metric import binary
 
-before, began = peak_mb(), time.perf_counter()
-found = {"hd95_pooled": binary.hd95(a, b, spacing), "assd": binary.assd(a, b, spacing)}
+
+def work():
+    found = {"hd95_pooled": binary.hd95(a, b, spacing), "assd": binary.assd(a, b, spacing)}
+    return found
+
+
 """
     + END
 )
@@ -146,7 +161,7 @@ def main() -> None:
         type=Path,
         help="virtual environment with monai, medpy and surface-distance-based-measures",
     )
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
         "--without",
         nargs="+",
@@ -169,13 +184,9 @@ def main() -> None:
             for way, (code, is_peer, _) in WAYS.items():
                 if (is_peer and not a.peer) or way in a.without:
                     continue
-                runs = [
-                    child(code, *paths, python=a.peer / "bin" / "python" if is_peer else None)
-                    for _ in range(1 if is_peer else a.runs)
-                ]
-                rows[way] = {
-                    k: v for k, v in medians(runs).items() if k not in ("seconds", "peak_mb")
-                }
+                python = a.peer / "bin" / "python" if is_peer else None
+                figures = child(code, *paths, str(a.runs), python=python)
+                rows[way] = {k: v for k, v in figures.items() if k not in ("seconds", "peak_mb")}
             # Compare each peer with ours of the same definition.
             for way, (_, is_peer, same) in WAYS.items():
                 if is_peer and way in rows:
