@@ -26,7 +26,7 @@ DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared
 
 # Put before the code of every measured child process: it leaves the peak memory in PEAK_FILE.
 PEAK = """
-import statistics, time
+import ctypes, gc, statistics, time
 
 
 def measured(work, runs=5, warm=True):
@@ -38,7 +38,10 @@ def measured(work, runs=5, warm=True):
     if warm:
         work()
     taken = []
-    open("/proc/self/clear_refs", "w").write("5")  # resets VmHWM
+    # Return freed memory to the system, else the call could use it again unseen; then reset VmHWM.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    open("/proc/self/clear_refs", "w").write("5")
     before = held("VmRSS")
     for _ in range(runs):
         began = time.perf_counter()

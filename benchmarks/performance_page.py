@@ -1,4 +1,4 @@
-"""Writes docs/performance/MACHINE.md, one page per machine, from the records in
+"""Writes one page per machine, ``performance/MACHINE.md``, from the records in
 ``results/MACHINE/``: for each line our figure, the peer's and their ratio; for each section the
 command.
 

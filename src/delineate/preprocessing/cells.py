@@ -145,9 +145,21 @@ def _largest_class(scores, tops, start, stop):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _cells(  # type: ignore[no-untyped-def]
-    low, high, top_low, top_high, share_k, out,
-    first_a, share_a, reach_a, first_b, share_b, reach_b, start, stop,
-):  # fmt: skip
+    low,
+    high,
+    top_low,
+    top_high,
+    share_k,
+    out,
+    first_a,
+    share_a,
+    reach_a,
+    first_b,
+    share_b,
+    reach_b,
+    start,
+    stop,
+):
     """Fill ``out`` (d', A', B') for the cells between two planes whose first row is in
     start..stop.
     """
@@ -197,10 +209,14 @@ def _mixed(one, two, three, four, reach, mixed):  # type: ignore[no-untyped-def]
     for b in range(size):
         b2 = min(b + reach, size - 1)
         mixed[b] = (
-            (one[b] != two[b]) | (one[b] != three[b]) | (one[b] != four[b])
-            | (one[b] != one[b2]) | (one[b] != two[b2]) | (one[b] != three[b2])
+            (one[b] != two[b])
+            | (one[b] != three[b])
+            | (one[b] != four[b])
+            | (one[b] != one[b2])
+            | (one[b] != two[b2])
+            | (one[b] != three[b2])
             | (one[b] != four[b2])
-        )  # fmt: skip
+        )
         some |= mixed[b]
     return some
 
