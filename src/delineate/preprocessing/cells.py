@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,12 @@ def largest(near: Sequence[Tensor], weights: Sequence[Tensor | None], tie: float
                 slot = index % 2
                 read = _reader(planes[index], tie)
                 kept[slot] = index
-                list(pool.map(lambda r: _top(read, scores[slot], tops[slot], *r), rows))  # noqa: B023
+                list(pool.map(partial(_top, read, scores[slot], tops[slot]), rows))
             made = slice(k.first[low], k.first[low + 1])
             ends = scores[low % 2], scores[high % 2], tops[low % 2], tops[high % 2]
             along = k.share[made], out[made]
             cell = a.first, a.share, a.reach, b.first, b.share, b.reach
-            list(pool.map(lambda r: _cells(*ends, *along, *cell, *r), rows))  # noqa: B023
+            list(pool.map(partial(_cells_of, (*ends, *along, *cell)), rows))
     return torch.from_numpy(out)
 
 
@@ -107,13 +108,19 @@ def _reader(plane: Tensor, tie: float) -> Callable[[NDArray[np.float32], int, in
     return read
 
 
-def _top(read: Any, scores: NDArray[Any], tops: NDArray[Any], start: int, stop: int) -> None:
-    read(scores, start, stop)
-    _largest_class(scores, tops, start, stop)
+def _top(read: Any, scores: NDArray[Any], tops: NDArray[Any], rows: tuple[int, int]) -> None:
+    read(scores, *rows)
+    _largest_class(scores, tops, *rows)
+
+
+def _cells_of(given: tuple[Any, ...], rows: tuple[int, int]) -> None:
+    _cells(*given, *rows)
 
 
 @njit(cache=True, nogil=True)
-def _read_half(bits, stride_l, stride_a, lower, out, as_bits, start, stop):  # type: ignore[no-untyped-def]
+def _read_half(  # type: ignore[no-untyped-def]
+    bits, stride_l, stride_a, lower, out, as_bits, start, stop
+):
     """Half-precision values as float32: their bits are moved, then scaled. ``as_bits`` is ``out``
     as integers.
     """
