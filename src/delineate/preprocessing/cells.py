@@ -114,7 +114,7 @@ def _top(read: Any, scores: NDArray[Any], tops: NDArray[Any], rows: tuple[int, i
 
 
 def _cells_of(given: tuple[Any, ...], rows: tuple[int, int]) -> None:
-    _cells(*given, *rows)
+    _cells(*given, *rows)  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
