@@ -19,8 +19,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from .norm_statistics import calibrate
 from .optimisers import make_optimiser
 from .patches import batches, draw_batch
 from .schedule import Clock, rate
-from .threads import ThreadChoice, counts_to_try
+from .threads import WayChoice, counts_to_try
 
 VALIDATION_SHARE = 0.08  # largest fraction of the time for validation
 VALIDATIONS = 12  # per run, if the plan does not set their interval
@@ -147,14 +147,13 @@ def fit(job: TrainingJob) -> Weights:
     if state.finished:
         return load_weights(job.folder / "best.safetensors", job.say)
 
-    threads = _thread_choice(job)
     networks.model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
     stream = batches(
         plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda"
     )
-    with stopping.at_steps(), closing(stream):
+    with stopping.at_steps(), closing(stream), _thread_choice(job) as threads:
         progress = clock.progress(state.step)
         while (progress < 1 or state.epoch_ended) and not stopping.requested():
             # One training step, unless a run was stopped after the last step of an epoch.
@@ -355,13 +354,17 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
     return progress
 
 
-def _thread_choice(job: TrainingJob) -> ThreadChoice:
+@contextmanager
+def _thread_choice(job: TrainingJob) -> Iterator[WayChoice[int]]:
     """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
-    the bit: sums over threads depend on their number.
+    the bit: sums over threads depend on their number. Afterwards it is as before.
     """
     chooses = job.device.type == "cpu" and job.plan.schedule.budget_s is not None
     own = torch.get_num_threads()
-    return ThreadChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
+    try:
+        yield WayChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
+    finally:
+        torch.set_num_threads(own)
 
 
 @torch.no_grad()

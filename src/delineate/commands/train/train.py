@@ -17,8 +17,8 @@ without ``--overwrite``. Only this module imports ``training``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -172,8 +172,8 @@ def _failures_in(card: dict[str, Any]) -> list[str]:
 def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> TrainingResult:
     """From the cohort to the report."""
     run.clock.save()
-    _use_fastest_threads(run)
-    planned = settle_plan(run, manifest)
+    with _fastest_threads(run):
+        planned = settle_plan(run, manifest)
     run.clock.save()
     failures = [*failures, *_prepare(planned)]
     sound = _SoundCases(planned, failures)
@@ -201,25 +201,27 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     return TrainingResult(run.model, run.folder, scores, failures, verdict)
 
 
-def _use_fastest_threads(run: TrainingRun) -> None:
-    """On a CPU and with a budget, use as many threads as the load of the machine leaves useful."""
+@contextmanager
+def _fastest_threads(run: TrainingRun) -> Iterator[None]:
+    """On a CPU and with a budget, plan with as many threads as the load of the machine leaves
+    useful.
+    """
     import torch
 
     from ...inference.devices import choose_device, threads_at_first
-    from ...training.threads import use_fastest
+    from ...training.threads import fastest
 
     threads_at_first()
     if run.request.budget_s is None or choose_device(run.request.device).type != "cpu":
+        yield
         return
     widths, kernel = (16, 32), (3, 3, 3)
     small = Network(
         dims=3, channels=1, classes=2, widths=widths, strides=((2, 2, 2),), kernels=(kernel, kernel)
     )
-    use_fastest(
-        lambda: capacity.measure_step(small, (32, 32, 32), 2),
-        torch.set_num_threads,
-        torch.get_num_threads(),
-    )
+    one, most = partial(capacity.measure_step, small, (32, 32, 32), 2), torch.get_num_threads()
+    with fastest(one, torch.set_num_threads, most):
+        yield
 
 
 @dataclass(frozen=True)
