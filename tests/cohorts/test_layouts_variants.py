@@ -187,6 +187,21 @@ def test_masks_that_count_objects_have_one_structure(tmp_path):
     assert sizes(found, "001") == {"foreground": 9 * 16}
 
 
+@pytest.mark.parametrize("channel", [0, 2])
+def test_shades_of_one_colour_that_count_objects_have_one_structure(tmp_path, channel):
+    for n, number in enumerate((5, 9, 7)):
+        picture = np.random.default_rng(n).integers(1, 250, (24, 24))
+        save(picture.astype(np.uint8), tmp_path / f"images/{n}.png")
+        counted = np.asarray(Image.open(cells(tmp_path / "x.png", number)))
+        rgba = np.zeros((*counted.shape, 4), np.uint8)
+        rgba[..., channel], rgba[..., 3] = counted, 255
+        save(rgba, tmp_path / f"masks/{n}.png")
+    (tmp_path / "x.png").unlink()
+    found = found_in(tmp_path, "parallel-folders")
+    assert names(found) == {1: "foreground"} and says(found, "values", "count the objects")
+    assert sizes(found, "1") == {"foreground": 9 * 16}
+
+
 def test_structures_in_varying_subsets_are_no_objects(tmp_path):
     for n, number in enumerate((5, 9, 7)):
         film(tmp_path / f"images/{n}.png", n)

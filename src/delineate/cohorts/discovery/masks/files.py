@@ -123,6 +123,7 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> M
             colours=colours - {0, *ignore},
             corner=_corner(codes),
             has_zero=0 in colours,
+            objects=_objects_in_channel(codes),
         )
     if array.ndim == 4:
         whole = (as_whole_numbers(channel, path) for channel in array)
@@ -156,6 +157,16 @@ def _content(case: str, path: str, volume: Volume, ignore: tuple[int, ...]) -> M
 def _is_at_border(mask: NDArray[np.bool_]) -> bool:
     edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return any(bool(edge.any()) for edge in edges)
+
+
+def _objects_in_channel(codes: NDArray[Any]) -> int:
+    """``MaskFile.objects`` of colours that are shades of red, green or blue alone."""
+    used = int(np.bitwise_or.reduce(codes, axis=None))
+    shift = next((n for n in (0, 8, 16) if used and not used & ~(0xFF << n)), None)
+    if shift is None:
+        return 0
+    values = codes >> shift
+    return _objects(values, {v: n for v, n in value_counts(values).items() if v})
 
 
 def _objects(array: NDArray[Any], counts: Mapping[int, int]) -> int:

@@ -266,6 +266,8 @@ def _declared(
     # A file of background alone has no colour left.
     if any(one.colours for one in found):
         _refuse_lossy_colours(found)
+        if not draft.colours and _are_objects(found):
+            return _one_of_objects(found, draft)
         codes = frozenset().union(*(one.colours for one in found))
         return _colour_structures(codes, draft, any(one.is_lossy for one in found))
     if found[0].channels:
@@ -317,7 +319,7 @@ def _are_objects(found: Sequence[MaskFile]) -> bool:
     """Whether the values count the objects of each picture, such as cells: how many there are
     differs from picture to picture.
     """
-    numbers = [one.objects for one in found if one.counts]
+    numbers = [one.objects for one in found if one.counts or one.colours]
     counted = [n for n in numbers if n]
     return (
         len(counted) >= AGREEING_OBJECTS * len(numbers)
@@ -327,13 +329,18 @@ def _are_objects(found: Sequence[MaskFile]) -> bool:
 
 
 def _one_of_objects(found: Sequence[MaskFile], draft: Draft) -> tuple[LabelSet, LabelMapping]:
-    most = max(max(one.counts, default=0) for one in found)
+    most = max(one.objects for one in found)
     words = (
         f"the values count the objects of each picture (up to {most}), so all are one structure; "
         "--labels makes values structures"
     )
     draft.findings.append(Finding("", "values", "warning", words, {"value": most}))
     labels = LabelSet.from_names({1: _name_of_one(1, draft)})
+    if codes := frozenset().union(*(one.colours for one in found)):
+        # Further pictures may have more objects: all shades of the channels that are used.
+        shifts = [shift for shift in (16, 8, 0) if any(code >> shift & 255 for code in codes)]
+        shades = [number << shift for shift in shifts for number in range(1, 256)]
+        return labels, LabelMapping(rgb=tuple((_rgb(shade), 1) for shade in shades))
     return labels, LabelMapping(ranges=(Range(1, MOST_OBJECTS, 1),))
 
 
@@ -553,9 +560,14 @@ def _colour_structures(
             f"{len(colours)} colours in the label images; name the meaningful ones with --labels, "
             "such as 'liver: \"#ff0000\"'"
         )
-    rgb = tuple(((c >> 16, c >> 8 & 255, c & 255), n) for n, c in enumerate(colours, start=1))
+    rgb = tuple((_rgb(code), n) for n, code in enumerate(colours, start=1))
     names = {n: draft.colours.get(c, f"colour {c:06x}") for n, c in enumerate(colours, start=1)}
     return LabelSet.from_names(names), LabelMapping(rgb=rgb)
+
+
+def _rgb(code: int) -> tuple[int, int, int]:
+    """Red, green and blue of 0xRRGGBB."""
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 def _single_structure(value: int, draft: Draft) -> tuple[LabelSet, LabelMapping]:
