@@ -77,6 +77,18 @@ def test_files_table_and_usable_cases(tmp_path):
     assert "c1: all voxels of channel 0 have the value 0" in text
 
 
+def test_a_finding_of_many_cases_is_one_line(tmp_path):
+    cohort(tmp_path / "d", 6)
+    for n in range(5):
+        nifti(tmp_path / f"d/images/c{n}.nii.gz", np.full(SHAPE, 7 * (n == 4), np.float32))
+    checked = check(tmp_path / "d", None)
+    assert sum(f.kind == "constant" for f in checked.findings) == 5
+    text = shown(checked)
+    assert "c0 and 3 more: all voxels of channel 0 have the value 0" in text
+    assert "c4: all voxels of channel 0 have the value 7" in text
+    assert "more in findings.json" not in text.split("constant")[1].split("note")[0]
+
+
 def test_hippocampus_is_flagged_quickly_and_goes_on(real_data):
     begun = time.perf_counter()
     checked = check(real_data / "hippocampus")

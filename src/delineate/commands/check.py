@@ -37,7 +37,7 @@ BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines
 SECONDS_A_FILE = 0.002
 WRITTEN = ("findings.json", "manifest.jsonl")
 SPLIT_FILE = "split.json"  # written too if there is a split
-SHOWN = 3  # cases that the table names for each kind of finding
+SHOWN = 3  # different messages in the table for each kind of finding
 
 
 @dataclass(frozen=True)
@@ -300,14 +300,28 @@ def table(checked: CheckReport) -> Any:
         groups[finding.severity, finding.kind].append(finding)
     colours = {"error": "red", "warning": "yellow", "note": "dim"}
     for (severity, kind), found in groups.items():
-        shown = "\n".join(
-            escape(f"{f.case}: {f.message}" if f.case else f.message) for f in found[:SHOWN]
-        )
-        more = f"\n... and {len(found) - SHOWN} more in findings.json" if len(found) > SHOWN else ""
-        rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown + more)
+        shown = "\n".join(map(escape, _messages(found)))
+        rows.add_row(f"[{colours[severity]}]{severity}[/]", kind, str(len(found)), shown)
     files = file_lines([FileGroup(**one) for one in checked.manifest.files])
     split = [f"split {checked.split}:", *lines(checked.usable)] if checked.split else []
     return Group(escape(summary(checked)), rows, *map(escape, (*files, *split)))
+
+
+def _messages(found: Sequence[Finding]) -> list[str]:
+    """Findings of one kind as lines: equal messages are one line."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    for finding in found:
+        cases[finding.message].append(finding.case)
+    shown = list(cases.items())[:SHOWN]
+    said = [f"{_names(names)}: {words}" if any(names) else words for words, names in shown]
+    left = len(found) - sum(len(names) for _, names in shown)
+    return [*said, f"... and {left} more in findings.json"] if left else said
+
+
+def _names(cases: Sequence[str]) -> str:
+    if len(cases) > 2:
+        return f"{cases[0]} and {len(cases) - 1} more"
+    return " and ".join(cases)
 
 
 def summary(checked: CheckReport) -> str:
