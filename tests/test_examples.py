@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import delineate
+from delineate.extend import REGISTERS
 
 SOURCE = Path(__file__).parents[1] / "src"
 WITH_EXAMPLES = [
@@ -23,7 +24,15 @@ WITH_EXAMPLES = [
 ]
 
 
+@pytest.fixture
+def registers_as_before(monkeypatch):
+    """What an example registers is forgotten after it."""
+    for register in REGISTERS:
+        monkeypatch.setattr(register, "_parts", dict(register._parts))
+
+
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
+@pytest.mark.usefixtures("registers_as_before")
 def test_examples(name, example_folder, monkeypatch):
     monkeypatch.chdir(example_folder)
     module = importlib.import_module(name)

@@ -34,6 +34,7 @@ import small
 from bit_flips import KINDS
 from recording import FOLDER, Recording, Tree, states, write
 
+from delineate.commands.predict.crashes import NOTE
 from delineate.core.atomic import TEMPORARY
 from delineate.core.bundle import load_weights
 from delineate.core.errors import DelineateError
@@ -109,9 +110,12 @@ def _is_appended(path: str) -> bool:
 
 
 def _is_free(path: str) -> bool:
-    """Temporary names, and claims, which nobody reads after a power cut."""
-    return any(TEMPORARY.fullmatch(part) or part == CLAIM for part in Path(path).parts) or (
-        path.endswith(".tmp")
+    """Temporary names, claims, which nobody reads after a power cut, and notes, which may be torn:
+    they help after a crash of the process alone.
+    """
+    parts = Path(path).parts
+    return path.endswith(".tmp") or any(
+        TEMPORARY.fullmatch(part) or part in (CLAIM, NOTE) for part in parts
     )
 
 

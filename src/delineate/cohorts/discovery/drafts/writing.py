@@ -26,8 +26,8 @@ from .patterns import Template
 SHOWN = 12  # roles that are listed as left out
 MOST_FOLDERS = 100  # of one folder that are searched for arrays
 ARRAYS_NEED = (
-    "arrays state neither spacing nor axes, so a description must (channels, label, axes, "
-    "spacing_mm; see docs/how-to/describe-a-folder.md)"
+    "arrays state neither, so they need spacing_mm and axes in a description (see "
+    "docs/how-to/describe-a-folder.md)"
 )
 COMPARED = 10  # cases whose image and mask must have one size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,8 +92,9 @@ def sample_of(cases: Sequence[Case]) -> Iterator[Case]:
     spent = 0
     for case in cases[::step]:
         yield case
-        # A label may be a file, a member of an archive or a folder of slices.
-        spent += archive.size_of(Path(case.label[0].path))
+        # A label may be a file, a member of an archive, a folder of slices, or a broken link.
+        with contextlib.suppress(OSError, DelineateError):
+            spent += archive.size_of(Path(case.label[0].path))
         if spent > MOST_BYTES:
             return
 
