@@ -57,9 +57,11 @@ def test_a_single_strange_step_begins_no_trial():
     assert machine.used == ["shared", "alone", "shared"]
 
 
-def test_a_way_that_is_much_slower_is_left_after_one_step():
+def test_a_way_that_is_much_slower_is_left_after_two_steps():
     machine = Machine(shared=0.2, apart=0.25, alone=5.0)
     machine.steps(2 * TRIAL)
+    assert machine.way == "alone"
+    machine.steps(1)
     assert machine.way == "alone"
     machine.steps(1)
     assert machine.way == "shared"

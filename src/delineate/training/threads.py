@@ -63,7 +63,8 @@ class WayChoice(Generic[T]):
         if self._trying < len(self._ways):
             mine = self._seconds.setdefault(self._ways[self._trying], [])
             mine.append(seconds)
-            if len(mine) == TRIAL or seconds > SLOWER * self._fastest_s():
+            # The first step in a way starts threads and prepares operations, so it decides nothing.
+            if len(mine) == TRIAL or (len(mine) > 1 and seconds > SLOWER * self._fastest_s()):
                 self._try(self._trying + 1)
             return
         usual = self._expected_s / SLOWER < seconds < SLOWER * self._expected_s
