@@ -49,6 +49,16 @@ def counts(truth: Tensor, predicted: Tensor, classes: int, ignore: bool = False)
     return _class_after_class(truth, predicted, classes)
 
 
+def slab_counts(plan: Plan, slab: Tensor, truth: Tensor) -> Tensor:
+    """The counts of a slab of probabilities (L, *size) and its reference (*size), on their
+    device.
+    """
+    ignore = plan.loss.ignore
+    if plan.network.overlapping:
+        return overlapping.counts(truth[None], slab[None] > 0.5, ignore)
+    return counts(truth, slab.argmax(0), plan.network.classes, ignore)
+
+
 def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     # Reference and prediction in one pass, then the voxels where they agree.
     pair = torch.stack([truth.flatten(), predicted.flatten()])
@@ -106,12 +116,11 @@ def evaluate(
     for case in cases:
         for slab, truth in march(engine, case, min(plan.inference.overlap, VALIDATION_OVERLAP)):
             known = truth < plan.codes if ignore else torch.ones_like(truth, dtype=torch.bool)
+            total += slab_counts(plan, slab, truth)
             if plan.network.overlapping:
-                total += overlapping.counts(truth[None], slab[None] > 0.5, ignore)
                 true = overlapping.members(truth[None], classes)[0]
                 chosen = slab.where(true, 1 - slab).float().clamp_min(1e-6).log().mean(0)
             else:
-                total += counts(truth, slab.argmax(0), classes, ignore)
                 chosen = slab.gather(0, (truth * known)[None])[0].float().clamp_min(1e-6).log()
             nats -= (chosen * known).sum()
             voxels += known.sum()

@@ -20,7 +20,6 @@ from ..core.plan import Plan
 from ..core.store import StoredCase
 from ..inference import engine as infer
 from ..inference import placement
-from . import overlapping
 from . import validation as scoring
 from .postprocessing import MAY_LOSE
 
@@ -136,9 +135,5 @@ def _counts(engine: infer.Engine, case: StoredCase, overlap: float) -> NDArray[n
     """Voxel counts (3, L) of a whole case; see ``validation``."""
     plan, total = engine.plan, torch.zeros((), dtype=torch.int64)
     for slab, truth in scoring.march(engine, case, overlap):
-        if plan.network.overlapping:
-            own = overlapping.counts(truth[None], slab[None] > 0.5, plan.loss.ignore)
-        else:
-            own = scoring.counts(truth, slab.argmax(0), plan.network.classes, plan.loss.ignore)
-        total = total + own.cpu()
+        total = total + scoring.slab_counts(plan, slab, truth).cpu()
     return np.asarray(total.numpy())
