@@ -48,7 +48,7 @@ from .norm_statistics import calibrate
 from .optimisers import make_optimiser
 from .patches import batches, draw_batch
 from .schedule import Clock, rate
-from .threads import WayChoice, counts_to_try
+from .threads import ThreadChoice, counts_to_try
 
 VALIDATION_SHARE = 0.08  # largest fraction of the time for validation
 VALIDATIONS = 12  # per run, if the plan does not set their interval
@@ -355,14 +355,14 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
 
 
 @contextmanager
-def _thread_choice(job: TrainingJob) -> Iterator[WayChoice[int]]:
+def _thread_choice(job: TrainingJob) -> Iterator[ThreadChoice]:
     """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
     the bit: sums over threads depend on their number. Afterwards it is as before.
     """
     chooses = job.device.type == "cpu" and job.plan.schedule.budget_s is not None
     own = torch.get_num_threads()
     try:
-        yield WayChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
+        yield ThreadChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
     finally:
         torch.set_num_threads(own)
 

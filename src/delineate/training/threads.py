@@ -11,59 +11,56 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
-T = TypeVar("T")
-
-TRIAL = 3  # steps in each way, of which the first is not counted
+TRIAL = 3  # steps with each number, of which the first is not counted
 AGAIN_S = 60.0  # until the next trial; twice as long after each that changed nothing
 LONGEST_S = 480.0
-SLOWER = 1.5  # a way whose step is this much slower than another's is not tried further
+SLOWER = 1.5  # a number whose step is this much slower than another's is not tried further
 STRANGE = 3  # steps in a row that are this much slower or faster: the load has changed
 
 
-class WayChoice(Generic[T]):
-    """Tries several ways to compute the steps of a training, and uses the fastest.
+class ThreadChoice:
+    """Tries several numbers of threads on the steps of a training, and uses the fastest.
 
     Args:
-        ways: those to try; with a single one nothing is measured.
-        use: begins to use a way.
+        counts: the numbers to try; with a single one nothing is measured.
+        use: sets the number of threads.
         now: seconds of a clock.
 
     >>> used = []
-    >>> choice = WayChoice(["two threads", "one thread"], used.append)
+    >>> choice = ThreadChoice([2, 1], used.append)
     >>> for _ in range(2 * TRIAL):
     ...     choice.step_ended()
     >>> used[:2], len(used)
-    (['two threads', 'one thread'], 3)
+    ([2, 1], 3)
     """
 
     def __init__(
         self,
-        ways: Sequence[T],
-        use: Callable[[T], object],
+        counts: Sequence[int],
+        use: Callable[[int], object],
         now: Callable[[], float] = time.monotonic,
     ):
-        self._ways, self._use, self._now = list(ways), use, now
-        self._seconds: dict[T, list[float]] = {}  # of the current trial
+        self._counts, self._use, self._now = list(counts), use, now
+        self._seconds: dict[int, list[float]] = {}  # of the current trial
         self._trying, self._expected_s, self._decided = 0, float("inf"), 0.0
         self._wait_s, self._strange = AGAIN_S, 0
         self._last = now()
-        if len(self._ways) > 1:
+        if len(self._counts) > 1:
             self._try(0)
         else:
-            use(self._ways[0])
+            use(self._counts[0])
 
     def step_ended(self) -> None:
         """To be called after every step."""
-        if len(self._ways) < 2:
+        if len(self._counts) < 2:
             return
         now = self._now()
         seconds, self._last = now - self._last, now
-        if self._trying < len(self._ways):
-            mine = self._seconds.setdefault(self._ways[self._trying], [])
+        if self._trying < len(self._counts):
+            mine = self._seconds.setdefault(self._counts[self._trying], [])
             mine.append(seconds)
-            # The first step in a way starts threads and prepares operations, so it decides nothing.
+            # The first step starts threads and prepares operations, so it decides nothing.
             if len(mine) == TRIAL or (len(mine) > 1 and seconds > SLOWER * self._fastest_s()):
                 self._try(self._trying + 1)
             return
@@ -80,30 +77,30 @@ class WayChoice(Generic[T]):
         self._last = self._now()
 
     def _fastest_s(self) -> float:
-        """The fastest counted step of the ways tried before this one; infinite before the first."""
-        done = self._ways[: self._trying]
-        return min((min(_counted(self._seconds[way])) for way in done), default=float("inf"))
+        """The fastest counted step of the numbers tried before this one; infinite for the first."""
+        done = self._counts[: self._trying]
+        return min((min(_measured(self._seconds[count])) for count in done), default=float("inf"))
 
     def _try(self, index: int) -> None:
-        """Begin with the next way; after the last one, use the fastest."""
+        """Begin with the next number; after the last one, use the fastest."""
         self._trying, self._strange = index, 0
-        if index < len(self._ways):
-            self._use(self._ways[index])
+        if index < len(self._counts):
+            self._use(self._counts[index])
             return
-        fastest = min(self._ways, key=lambda way: min(_counted(self._seconds[way])))
+        fastest = min(self._counts, key=lambda count: min(_measured(self._seconds[count])))
         # The slower of its steps, so that ordinary variation begins no new trial.
-        self._expected_s = max(_counted(self._seconds[fastest]))
+        self._expected_s = max(_measured(self._seconds[fastest]))
         self._decided = self._now()
-        self._wait_s = min(LONGEST_S, 2 * self._wait_s) if fastest == self._ways[0] else AGAIN_S
+        self._wait_s = min(LONGEST_S, 2 * self._wait_s) if fastest == self._counts[0] else AGAIN_S
         # The next trial begins with it, so that it measures the others against it.
-        self._ways.remove(fastest)
-        self._ways.insert(0, fastest)
+        self._counts.remove(fastest)
+        self._counts.insert(0, fastest)
         self._use(fastest)
 
 
-def _counted(seconds: Sequence[float]) -> Sequence[float]:
-    """The steps that count: all but the first, which also starts threads; that if it is alone."""
-    return seconds[1:] or seconds
+def _measured(seconds: Sequence[float]) -> Sequence[float]:
+    """The steps that count: all but the first, which also starts threads."""
+    return seconds[1:]
 
 
 @contextmanager
