@@ -25,11 +25,11 @@ from .. import __version__
 from ..core import atomic
 from ..core.grid import Grid
 from ..core.labels import LabelSet
+from ..core.machine import cores
 from ..core.outputs import refuse_foreign
 from ..core.plan import Channel, Network, Normalisation, Plan, Schedule, Structure
 from ..core.progress import Progress, silent
 from ..core.volume import Volume
-from ..execution.local import cores
 from ..formats import files
 from ..inference import engine as infer
 from ..inference import openvino as compiled

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DelineateError, InputError
+from .machine import memory_bytes
 from .progress import Say, unsaid
 
 MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
@@ -114,7 +115,7 @@ def refuse_large(
         InputError: above the limit of ``reading_at_most`` (else ``MEMORY_SHARE`` of the machine),
             or more than ``MOST_RATIO`` times the file and above ``ANY_RATIO_BYTES``.
     """
-    most = stated_limit() or int(MEMORY_SHARE * _machine_bytes())
+    most = stated_limit() or int(MEMORY_SHARE * memory_bytes())
     if nbytes > most:
         share = "by --ram" if _MOST_READ else f"({MEMORY_SHARE:.0%} of this machine's memory)"
         raise InputError(
@@ -146,12 +147,6 @@ def limit_memory(nbytes: int) -> None:
         if hard != resource.RLIM_INFINITY:
             allowed = min(allowed, hard)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
-
-
-def _machine_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().total)
 
 
 class ChecksumError(ValueError):

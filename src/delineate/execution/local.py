@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from ..core.errors import DelineateError, InputError
 from ..core.inputs import limit_memory
+from ..core.machine import cores
 from ..core.progress import Progress, silent
 from .stopping import withheld
 
@@ -93,11 +94,6 @@ def run_apart(
     """
     pool = _Pool(function, [item], [name], 1, ram_bytes, lambda done, total, note: None)
     return pool.run()[0]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_for(seconds: float, items: int) -> int:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..core import errors
 from ..core.errors import DelineateError, FormatError
 from ..core.inputs import limit_memory, parse_json
+from ..core.machine import cores
 from .disk import read_into
 
 START_S = 120.0  # until the child has imported what it needs, also on a busy machine
@@ -39,7 +40,7 @@ WALL_SHARE = 15  # time on the clock for each second of computing, on a busy mac
 ORPHAN_SHARE = 2  # of the time of computing, after which a child without its parent ends
 SPARE_BYTES, COPIES = 1 << 30, 8  # memory of a call: this, and so many copies of its voxels
 Found = tuple[dict[str, Any], Sequence[NDArray[Any]]]  # what a call returns: facts, and arrays
-_CALLS = threading.BoundedSemaphore(os.cpu_count() or 1)
+_CALLS = threading.BoundedSemaphore(cores())
 _IDLE: list[_Child] = []
 UNTRUSTED = "DELINEATE_UNTRUSTED"  # of the environment, so that processes started here know it
 _SERVING = threading.Event()  # set in the child

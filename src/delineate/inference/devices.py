@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..core.errors import PlanError, UsageError
+from ..core.machine import cores
 from ..extras import require_extra
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def choose_device(name: str = "auto") -> torch.device:
     require_extra("predict", "a network")
     import torch
 
+    # Within the cores that a container allows, whatever the network runs on.
+    threads_at_first()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -76,11 +79,14 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @functools.cache
 def threads_at_first() -> int:
-    """The number of threads that torch chose for this process. Call it before that is changed; from
-    then on it gives the same number.
+    """The number of threads that torch chose for this process, or fewer where a container allows
+    fewer cores, which torch does not know. Call it before that is changed; from then on it gives
+    the same number.
     """
     import torch
 
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
     return torch.get_num_threads()
 
 

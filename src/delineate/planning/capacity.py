@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import PlanError
+from ..core.machine import cores, memory_bytes
 from ..core.plan import Network
-from ..execution import local
 
 Triple = tuple[int, int, int]
 NetworkChoice = tuple[Network, Triple, int]  # network, patch, batch
@@ -37,7 +37,6 @@ class Machine:
     @classmethod
     def here(cls, device: str = "auto") -> Machine:
         """The machine that runs this process."""
-        import psutil
         import torch
 
         from ..inference.devices import choose_device
@@ -47,8 +46,8 @@ class Machine:
         gpu = torch.cuda.get_device_properties(chosen).total_memory if chosen.type == "cuda" else 0
         return cls(
             chosen.type,
-            local.cores(),
-            int(psutil.virtual_memory().total),
+            cores(),
+            memory_bytes(),
             gpu,
             fast_dtype(chosen) != torch.float32,
         )

@@ -30,6 +30,7 @@ from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside, load_weights
 from ...core.errors import DelineateError, OutputError, StoreError, TrainingError
 from ...core.inputs import read_json, read_json_lines
+from ...core.machine import available_bytes
 from ...core.manifest import Case, Manifest
 from ...core.outputs import RECORD
 from ...core.plan import Network
@@ -463,11 +464,10 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
 def _opened(planned: PlannedRun, cases: Sequence[Case], view: str = "") -> list[StoredCase]:
     """The prepared cases as ``view`` sees them, in memory if all of them fit."""
     import numpy as np
-    import psutil
 
     store, plan = planned.run.store, planned.plan
     ids = [c.id for c in cases]
-    fits = store.nbytes(ids) < RAM_SHARE * psutil.virtual_memory().available
+    fits = store.nbytes(ids) < RAM_SHARE * available_bytes()
     opened = [store.open(case).loaded() if fits else store.open(case) for case in ids]
     if not view:
         return opened

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ....core.errors import FormatError
 from ....core.inputs import refuse_large
+from ....core.machine import cores
 from ....core.volume import Volume, stack_channels
 from ....extras import require_extra
 from ... import apart, raster
@@ -185,8 +185,7 @@ def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[dict[str, Any
     for k, one in enumerate(ordered):
         if not one.interpolated:
             places.setdefault(one.path, []).append(k)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = max(1, min(cores or 1, len(ordered) // PLANES_A_WORKER))
+    workers = max(1, min(cores(), len(ordered) // PLANES_A_WORKER))
     parts = 1 if len(places) >= workers else workers
     jobs = [
         (path, {k: ordered[k] for k in several[start : start + size]})
