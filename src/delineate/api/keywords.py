@@ -121,6 +121,7 @@ class PredictKeywords(
     probabilities: bool
     channels: Mapping[str, str] | None
     only: str | None
+    shard: str | None
     again: bool
     overwrite: bool
 

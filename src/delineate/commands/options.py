@@ -64,6 +64,10 @@ SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
 REPLACE = "Also replace files that delineate did not write, or that were edited; never an input."
 ONLY = "train, val or test: only this part of a cohort with a split."
+SHARD = (
+    "Do only this part of the cases, such as 3/100 (numbers from 1): many calls, on any machines, "
+    "with the same OUT do them all, without knowing of each other."
+)
 REGISTER_BY = (
     "frame: DICOM labels must have the frame of reference of the image, as by default; position: "
     "labels of another one are put where their positions say."
@@ -437,6 +441,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         channels: channel of the model -> its file (then without other inputs), or its name in the
             inputs.
         only: "train", "val" or "test": only this part of a cohort with a split.
+        shard: see ``execution.shards``.
         again: by default the results of an earlier call that are complete, and were made by the
             same model and options from the same bytes, are kept.
 
@@ -546,6 +551,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         repeated=True,
     )
     only: str | None = option(None, ONLY, choices=split_names)
+    shard: str | None = option(None, SHARD, metavar="N/OF")
     again: bool = option(
         False, "Segment all scans again, also those whose results are complete.", "--again"
     )

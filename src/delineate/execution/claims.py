@@ -28,6 +28,7 @@ from ..core.inputs import read_json
 CLAIM = "running.json"  # the claim in the folder of a run or of results
 RENEWED_EVERY_S = 10.0
 STALE_AFTER_S = 60.0
+ASKED_EVERY_S = 0.05
 SAME_START_S = 2.0  # start times of one process may differ by rounding
 
 
@@ -65,14 +66,20 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(path: str | Path) -> Iterator[Claim]:
+def claimed(path: str | Path, patience_s: float = 0.0) -> Iterator[Claim]:
     """Claim the folder of ``path``, an existing one, for the block; ``path`` is the claim's file.
+
+    Args:
+        path: of the claim's file.
+        patience_s: for so long another process may hold it first.
 
     Raises:
         OutputError: a process that is alive holds it (named in the message), or the file cannot be
             written.
     """
-    claim = _take(Path(path))
+    until = time.monotonic() + patience_s
+    while (claim := _take(Path(path), is_last=time.monotonic() >= until)) is None:
+        time.sleep(ASKED_EVERY_S)
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claim, done), daemon=True)
     renewing.start()
@@ -99,8 +106,10 @@ def holder_of(path: str | Path) -> str:
     return words if _age_s(path) < STALE_AFTER_S else ""
 
 
-def _take(path: Path) -> Claim:
-    """Make the claim's file, which fails if there is one; a stale one is moved away first."""
+def _take(path: Path, is_last: bool) -> Claim | None:
+    """Make the claim's file, which fails if there is one; a stale one is moved away first. None if
+    another process holds it and this is not the last try.
+    """
     token = secrets.token_hex(8)
     content = json.dumps({"token": token, **_machine(), **_process()})
     for _ in range(3):
@@ -115,6 +124,8 @@ def _take(path: Path) -> Claim:
             raise OutputError(atomic.reason_of(error), path=path) from error
     else:
         holder = holder_of(path) or "another process"
+    if not is_last:
+        return None
     raise OutputError(
         f"{holder} works here now; wait for its end, or stop it first", path=path.parent
     )

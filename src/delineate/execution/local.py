@@ -35,6 +35,10 @@ SMALL = 8  # fewer items than this run in this process: starting others costs mo
 SECONDS_A_START = 2.0  # approximate time that a new process needs before its first item
 
 
+def ignored(outcome: object) -> None:
+    """Does nothing with an outcome."""
+
+
 @dataclass(frozen=True)
 class Outcome(Generic[Value]):
     """The result of one item: ``value``, or ``error`` (then value is None). ``log`` is the
@@ -59,6 +63,7 @@ def run(
     ram_bytes: int | None = None,
     stage: str = "cases",
     progress: Progress = silent,
+    each: Callable[[Outcome[Value]], object] = ignored,
 ) -> list[Outcome[Value]]:
     """Call ``function`` on every item.
 
@@ -73,6 +78,7 @@ def run(
             if the system can enforce it; None sets no limit.
         stage: the stage for ``progress``.
         progress: called after each case with (stage, done, total, name of the finished case).
+        each: called in this process with each outcome, in the order in which they come.
 
     Returns:
         One outcome per item, in the order of the items. Errors are stored in them, not raised.
@@ -82,8 +88,8 @@ def run(
     count = (1 if len(items) < SMALL else cores()) if workers is None else workers
     report = partial(progress, stage)
     if min(count, len(items)) <= 1:
-        return _run_here(function, items, names, report)
-    return _Pool(function, items, names, min(count, len(items)), ram_bytes, report).run()
+        return _run_here(function, items, names, report, each)
+    return _Pool(function, items, names, min(count, len(items)), ram_bytes, report, each).run()
 
 
 def run_apart(
@@ -92,7 +98,7 @@ def run_apart(
     """Call ``function`` on one item in a process of its own, whose death is an error of the case;
     arguments as for ``run``.
     """
-    pool = _Pool(function, [item], [name], 1, ram_bytes, lambda done, total, note: None)
+    pool = _Pool(function, [item], [name], 1, ram_bytes, lambda done, total, note: None, ignored)
     return pool.run()[0]
 
 
@@ -131,11 +137,13 @@ def _run_here(
     items: Sequence[Item],
     names: Sequence[str],
     report: Report,
+    each: Callable[[Outcome[Value]], object],
 ) -> list[Outcome[Value]]:
     """Run all items in this process."""
     outcomes: list[Outcome[Value]] = []
     for item, name in zip(items, names, strict=True):
         outcomes.append(attempt(function, item, name))
+        each(outcomes[-1])
         report(len(outcomes), len(items), name)
     return outcomes
 
@@ -190,14 +198,10 @@ class _Pool:
         workers: int,
         ram_bytes: int | None,
         report: Report,
+        each: Callable[[Outcome[Any]], object],
     ):
-        self.function, self.items, self.names, self.ram_bytes, self.report = (
-            function,
-            items,
-            names,
-            ram_bytes,
-            report,
-        )
+        self.function, self.items, self.names, self.ram_bytes = function, items, names, ram_bytes
+        self.report, self.each = report, each
         # A forked copy of a process with threads (torch, BLAS) may hang.
         self.context = multiprocessing.get_context("spawn")
         self.outcomes: dict[int, Outcome[Any]] = {}
@@ -281,6 +285,7 @@ class _Pool:
             if self.waiting:
                 self._send_next(*self._start())
         # Last, because a stop raises here, and ends the workers that are busy.
+        self.each(self.outcomes[index])
         self.report(len(self.outcomes), len(self.items), name)
 
 

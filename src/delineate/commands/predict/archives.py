@@ -58,8 +58,13 @@ def asked(options: PredictOptions, inputs: Sequence[str | Path]) -> PredictOptio
     """The options with the object that is sent by default.
 
     Raises:
-        UsageError: options that exclude each other, or nothing to send back to.
+        UsageError: shards of an archive, options that exclude each other, or nothing to send back
+            to.
     """
+    if options.shard is not None and any(map(remote.is_remote, inputs)):
+        raise UsageError(
+            "--shard is for scans on a disk: of an archive, every shard would fetch all of them"
+        )
     if not (options.send or options.send_to):
         return options
     if options.send and options.send_to:

@@ -20,8 +20,10 @@ from ...core.errors import DelineateError, FormatError
 from ...core.inputs import expecting, json_text, read_json, read_json_if_any
 from ...core.progress import Say
 from ...execution import local as batch
+from ...execution.shards import Shard
 from ...formats import files
 from ...formats.disk import watched
+from ..options import PredictOptions
 
 NOTE, CRASHED = ".looking.json", ".crashed.json"
 FILES = "files"
@@ -33,37 +35,43 @@ class Crashes:
 
     Args:
         out: the folder of the results; it need not exist.
+        shard: has a note of its own.
         files: absolute path -> how its reader ended, and its size and time of change then.
     """
 
     out: Path
+    shard: Shard = field(default_factory=Shard)
     files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, out: Path, again: bool, ram_bytes: int | None, say: Say) -> Crashes:
+    def of(cls, out: Path, options: PredictOptions, say: Say) -> Crashes:
         """What earlier calls left in ``out``; a file at which one died is read now.
 
         Args:
             out: the folder of the results.
-            again: forget it all.
-            ram_bytes: memory that the process which reads it may allocate.
+            options: ``again`` forgets it all; ``ram_bytes`` may be allocated by the process that
+                reads it.
             say: receives a sentence about a file that is read, and about one that crashed.
 
         Raises:
             OutputError: what was found cannot be recorded.
         """
-        known = cls(out)
-        if again:
+        known = cls(out, Shard.parsed(options.shard))
+        if options.again:
             with contextlib.suppress(OSError):
                 (out / CRASHED).unlink()
             return known
         with contextlib.suppress(DelineateError), expecting("crashes", out / CRASHED):
             found = (read_json_if_any(out / CRASHED) or {}).get(FILES, {})
             known.files = {p: one for p, one in found.items() if one["state"] == _state(p)}
-        with contextlib.suppress(DelineateError), expecting("a note", out / NOTE):
-            if (died_at := str(read_json(out / NOTE)["path"])) not in known.files:
-                known._read_apart(died_at, ram_bytes, say)
+        with contextlib.suppress(DelineateError), expecting("a note", known._note):
+            if (died_at := str(read_json(known._note)["path"])) not in known.files:
+                known._read_apart(died_at, options.ram_bytes, say)
         return known
+
+    @property
+    def _note(self) -> Path:
+        return self.out / self.shard.named(NOTE)
 
     def _read_apart(self, path: str, ram_bytes: int | None, say: Say) -> None:
         if not Path(path).is_file():
@@ -96,7 +104,8 @@ class Crashes:
         """
         made = [p for p in (self.out, *self.out.parents) if not p.exists()]
         try:
-            note = atomic.Note(atomic.make_folder(self.out) / NOTE)
+            atomic.make_folder(self.out)
+            note = atomic.Note(self._note)
         except DelineateError:
             yield
             return

@@ -5,6 +5,10 @@ of the scan, the model, the options that can change a mask) and the SHA-256 of e
 a call that was killed loses the case at work, and the same call does only what is missing, changed
 or damaged. ``predictions.json`` is written from the journal at the end.
 
+A case that failed has a line with its error, for those who watch; it is tried again. Each shard
+has a journal of its own, ``OUT/predictions.3-of-100.jsonl``, and all of them are read. Of several
+lines for one case the one written last counts. A call without shards gathers all in one file.
+
 ``OUT/.begun.jsonl`` has a line for each case that was begun, while a call runs. In that of a call
 whose process died, the cases that were not finished are those whose scan may have crashed its
 reader.
@@ -15,17 +19,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ...core import atomic
-from ...core.errors import InputError
+from ...core.errors import DelineateError, InputError
 from ...core.inputs import json_text, read_json_lines, sha256_of
 from ...core.manifest import ABSENT, Case
 from ...core.progress import Say, unsaid
 from ...core.scores import without_nan
+from ...execution.local import Outcome
+from ...execution.shards import Shard, files_of_shards
 from ...formats.files import files_of
 from ..options import ArchiveOptions, PredictOptions
 
@@ -34,6 +41,7 @@ NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
 # how they come and the results go.
 IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
+    | {"shard"}
     | {one.name for one in fields(ArchiveOptions)}
 )
 # Options that together name the files of a case, in more than one way.
@@ -56,21 +64,32 @@ class Journal:
     """
 
     def __init__(self, out: Path, model: str, options: PredictOptions, say: Say = unsaid):
-        self._out = out
+        self._out, self._shard = out, Shard.parsed(options.shard)
         given = {k: v for k, v in vars(options).items() if k not in (*IMMATERIAL, *FORMS)}
         given |= {"mask_form": options.mask_form, "objects": options.objects}
         content = json.dumps([model, given], sort_keys=True, default=str)
         self._made_by = hashlib.sha256(content.encode()).hexdigest()
-        path = out / NAME
-        lines = read_json_lines(path, say) if path.is_file() else []
-        # Of several lines for one case the last counts; those of another form are no results.
-        self._lines = {
-            str(line["case"]): line
-            for line in lines
-            if "case" in line and isinstance(line.get("entry"), dict)
-        }
-        marks = read_json_lines(out / BEGUN) if (out / BEGUN).is_file() else []
+        self._lines: dict[str, Entry] = {}
+        self._failures: dict[str, Entry] = {}
+        self._own: set[str] = set()
+        for path in journals_of(out):
+            for line in read_json_lines(path, say):
+                self._read(line, is_own=path.name == self._shard.named(NAME))
+        marks = [m for path in _all_of(out, BEGUN) for m in read_json_lines(path)]
         self._begun = {str(mark["case"]): mark.get("replaces") for mark in marks if "case" in mark}
+
+    def _read(self, line: Entry, is_own: bool) -> None:
+        """Keep a line of this shard if it is the last one for its case. Those of another form are
+        no results.
+        """
+        case = str(line.get("case", ""))
+        known = self._failures if "error" in line else self._lines
+        is_result = isinstance(line.get("entry"), dict) or "error" in line
+        if "case" not in line or not is_result or not self._shard.has(case):
+            return
+        if line.get("at", 0) >= known.get(case, {}).get("at", 0):
+            known[case] = line
+            (self._own.add if is_own else self._own.discard)(case)
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -110,7 +129,7 @@ class Journal:
             OutputError: the record cannot be written.
         """
         mark = {"case": case.id, "replaces": self._digest(case.id)}
-        atomic.append_line(self._out / BEGUN, json_text(mark))
+        atomic.append_line(self._out / self._shard.named(BEGUN), json_text(mark))
 
     def _digest(self, case: str) -> str:
         """Of the case's line, which finishing it replaces; "" without one."""
@@ -140,24 +159,58 @@ class Journal:
         """
         self._put(case, {**self._lines[case], "entry": without_nan(entry)})
 
+    def failed(self, case: str, error: DelineateError, seconds: float = 0.0) -> Outcome[Entry]:
+        """Record that a case failed, and give this as its outcome; an earlier result of it stays.
+
+        Raises:
+            OutputError: the journal cannot be written.
+        """
+        self._failures[case] = {"case": case, "at": time.time(), "error": str(error)}
+        self._append(self._failures[case])
+        return Outcome(case, None, error, seconds)
+
     def _put(self, case: str, line: Entry) -> None:
-        self._lines[case] = line
-        atomic.append_line(self._out / NAME, json_text(line))
+        self._lines[case] = line = {**line, "at": time.time()}
+        self._own.add(case)
+        self._append(line)
+
+    def _append(self, line: Entry) -> None:
+        atomic.append_line(self._out / self._shard.named(NAME), json_text(line))
 
     def compact(self) -> None:
         """Keep one line for each case, and the marks of cases at which a process died and that are
-        not finished yet.
+        not finished yet. Without shards, their files end here.
         """
         kept = {case: line for case, line in self._begun.items() if line == self._digest(case)}
-        if kept:
-            marks = ({"case": case, "replaces": line} for case, line in kept.items())
-            atomic.write_text(self._out / BEGUN, "".join(json_text(m) + "\n" for m in marks))
-        else:
+        marks = [{"case": c, "replaces": d} for c, d in kept.items() if self._shard.has(c)]
+        self._rewrite(BEGUN, marks)
+        lines = {
+            c: line for c, line in self._lines.items() if self._shard.is_whole or c in self._own
+        }
+        failed = [
+            line
+            for case, line in self._failures.items()
+            if line["at"] > self._lines.get(case, {}).get("at", 0)
+        ]
+        self._rewrite(NAME, [*lines.values(), *failed])
+
+    def _rewrite(self, name: str, lines: list[Entry]) -> None:
+        path = self._out / self._shard.named(name)
+        if lines:
+            atomic.write_text(path, "".join(json_text(line) + "\n" for line in lines))
+        ended = files_of_shards(self._out, name) if self._shard.is_whole else []
+        for one in ended if lines else [path, *ended] if name == BEGUN else []:
             with contextlib.suppress(OSError):
-                (self._out / BEGUN).unlink()
-        if self._lines:
-            text = "".join(json_text(line) + "\n" for line in self._lines.values())
-            atomic.write_text(self._out / NAME, text)
+                one.unlink()
+
+
+def journals_of(out: Path) -> list[Path]:
+    """The journals in the folder ``out``: that of calls without shards, and those of shards."""
+    return _all_of(out, NAME)
+
+
+def _all_of(out: Path, name: str) -> list[Path]:
+    return [path for path in (out / name, *files_of_shards(out, name)) if path.is_file()]
 
 
 def inputs_sha256(case: Case) -> dict[str, str]:

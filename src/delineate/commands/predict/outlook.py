@@ -15,6 +15,7 @@ from ...core.errors import UsageError
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.words import duration
+from ...execution.shards import Shard
 from ...extend.registers import load_bundle
 from ...formats.dicom.remote import is_remote
 from ...inference.devices import choose_device
@@ -90,17 +91,18 @@ def outlook(
     bundle = load_bundle(model)
     refuse_unfit(options, bundle.plan)
     scans = gather(inputs, bundle, options.only, options.channels, options.fix_series)
-    folder = Path(out)
+    folder, shard = Path(out), Shard.parsed(options.shard)
     plan = bundle.plan
-    scans.originals.plus([model]).refuse(targets_of(scans.manifest, folder, options, plan))
-    refuse_foreign(scans.manifest, folder, options, plan)
-    cases = tuple(_planned(case, scans.manifest, folder, options, plan) for case in scans.manifest)
+    manifest = scans.manifest.only(case for case in scans.manifest if shard.has(case.id))
+    scans.originals.plus([model]).refuse(targets_of(manifest, folder, options, plan))
+    refuse_foreign(manifest, folder, options, plan)
+    cases = tuple(_planned(case, manifest, folder, options, plan) for case in manifest)
     able = sum(not case.missing for case in cases)
     return PredictionOutlook(
         bundle.id,
         cases,
         None if (each := _case_seconds(bundle)) is None else each * able,
-        {name: str(error) for name, error in scans.failures.items()},
+        {name: str(error) for name, error in scans.failures.items() if shard.has(name)},
         scans.notes,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
-from ...execution.claims import CLAIM, claimed
+from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...formats import apart
@@ -102,7 +103,7 @@ def predict(
     source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
     if source.failures and not source.inputs:
         raise next(iter(source.failures.values()))
-    crashes = Crashes.of(Path(out), options.again, options.ram_bytes, say)
+    crashes = Crashes.of(Path(out), options, say)
     with (
         reading_at_most(options.ram_bytes),
         apart.untrusted(bool(source.origins)),
@@ -165,8 +166,11 @@ def predict_cases(
         source: where scans came from, to which the results are sent.
     """
     refuse_unfit(options, bundle.plan)
-    folder = Path(out)
+    folder, shard = Path(out), Shard.parsed(options.shard)
     guarded = (originals([manifest]) if kept is None else kept).plus([model] if model else [])
+    unusable = unusable or {}
+    order = [*(case.id for case in manifest), *unusable]
+    manifest = _of_shard(manifest, shard, say)
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = choose_device(options.device)
@@ -174,41 +178,45 @@ def predict_cases(
     if source is not None and source.origins:
         head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
     journal = Journal(folder, bundle.id, options, say)
-    finished = _finished(manifest, journal, options, progress)
-    if finished:
-        say(
-            f"{len(finished)} of {len(manifest)} scans have their results already; --again "
-            "segments them again"
-        )
+    finished = _finished(manifest, journal, options, say, progress)
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
     # What the engine refuses is refused before anything is written; the rest of its work is done
     # while the first scan is read.
     make = _engine_maker(bundle, device, options, model) if left.cases else None
-    with guarded.kept(), claimed(atomic.make_folder(folder) / CLAIM) as claim:
-        atomic.remove_temporaries(folder)
+    record = partial(write_record, folder, bundle, head, journal=journal, order=order)
+    with guarded.kept(), claimed_by(atomic.make_folder(folder), shard) as claim:
         # From now on the folder is known as ours, even if this call is killed.
-        ids = [case.id for case in left]
-        write_record(folder, bundle, head, [], writing=ids, journal=journal)
+        with turn(folder, shard):
+            record([], writing=[case.id for case in left])
         if make is not None:
             with Session(
                 bundle, make, left, folder, options, journal, claim, say, progress
             ) as session:
                 finished |= {outcome.name: outcome for outcome in session.run()}
             claim.confirm()
-        lost = (unusable or {}).items()
         outcomes = [finished[case.id] for case in manifest]
         if source is not None and (options.send or options.send_to):
             outcomes = archives.sent(outcomes, manifest, folder, options, source, journal, progress)
-        outcomes += [batch.Outcome(name, None, error, 0.0) for name, error in lost]
+        outcomes += [journal.failed(*one) for one in unusable.items() if shard.has(one[0])]
         journal.compact()
-        write_record(folder, bundle, head, outcomes, journal=journal)
+        with turn(folder, shard):
+            record(outcomes)
     return outcomes
 
 
+def _of_shard(manifest: Manifest, shard: Shard, say: Say) -> Manifest:
+    """The cases of a shard, with a sentence about their number."""
+    if shard.is_whole:
+        return manifest
+    found = manifest.only(case for case in manifest if shard.has(case.id))
+    say(f"{shard}: {len(found)} of {len(manifest)} scans")
+    return found
+
+
 def _finished(
-    manifest: Manifest, journal: Journal, options: PredictOptions, progress: Progress
+    manifest: Manifest, journal: Journal, options: PredictOptions, say: Say, progress: Progress
 ) -> dict[str, batch.Outcome[dict[str, Any]]]:
-    """Case -> outcome, of the cases whose results are complete.
+    """Case -> outcome, of the cases whose results are complete, with a sentence about them.
 
     Raises:
         OutputError: a result was edited and would be replaced.
@@ -222,6 +230,11 @@ def _finished(
         elif not options.again and (entry := journal.finished(case)) is not None:
             found[case.id] = batch.Outcome(case.id, entry, None, 0.0)
         progress("check results", number, len(manifest), case.id)
+    if found:
+        say(
+            f"{len(found)} of {len(manifest)} scans have their results already; --again segments "
+            "them again"
+        )
     return found
 
 

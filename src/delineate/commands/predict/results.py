@@ -13,6 +13,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +39,7 @@ from ...core.volume import Volume
 from ...evaluation.learned import learned_dice
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
+from ...execution.shards import Shard
 from ...formats import files
 from ...trust.plausibility import Ranges
 from ..options import MONTAGES, PredictOptions, given_options
@@ -73,12 +75,13 @@ def targets_of(
     manifest: Manifest, out: Path, options: PredictOptions, plan: Plan
 ) -> Iterator[Path]:
     """All files that may be written."""
-    yield from _about_all(out)
+    yield from _about_all(out, options)
     yield from of_cases(manifest, out, options, plan)
 
 
-def _about_all(out: Path) -> tuple[Path, ...]:
-    return out / "predictions.json", out / "uncertainty.csv", out / JOURNAL
+def _about_all(out: Path, options: PredictOptions) -> tuple[Path, ...]:
+    journal = out / Shard.parsed(options.shard).named(JOURNAL)
+    return out / "predictions.json", out / "uncertainty.csv", journal
 
 
 def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
@@ -285,6 +288,7 @@ def write_record(
     outcomes: Sequence[batch.Outcome[dict[str, Any]]],
     writing: Sequence[str] = (),
     journal: Journal | None = None,
+    order: Sequence[str] = (),
 ) -> None:
     """Write ``predictions.json``, and ``uncertainty.csv`` if there are samples; entries of earlier
     calls into the same folder are kept.
@@ -292,6 +296,7 @@ def write_record(
     Args:
         writing: the cases about to be written, so that files of a killed call can be recognised.
         journal: with the cases of calls that were killed.
+        order: in which cases are listed, whatever order they were finished in; others come first.
     """
     path, asked = folder / "predictions.json", head["options"]
     cases, begun = _earlier(path, asked.overwrite)
@@ -316,10 +321,13 @@ def write_record(
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
-    record |= {"options": given} if (given := given_options(asked)) else {}
+    # Which cases a call does is no property of the results.
+    given = given_options(replace(asked, shard=None))
+    record |= {"options": given} if given else {}
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}
-    cases = without_nan(cases)
+    places = {name: place for place, name in enumerate(order)}
+    cases = without_nan(dict(sorted(cases.items(), key=lambda one: places.get(one[0], -1))))
     atomic.write_json(path, without_nan(record | {"cases": cases}))
     if any("uncertainty" in entry for entry in cases.values()):
         atomic.write_text(folder / "uncertainty.csv", _csv(cases))
@@ -345,7 +353,7 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan:
     written, begun = _earlier(record)
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
     strangers = Manifest(others, manifest.channels)
-    about_all = list(_about_all(out) if not record.is_file() else ())
+    about_all = list(_about_all(out, options) if not record.is_file() else ())
     if not any("uncertainty" in entry for entry in written.values()):
         about_all.append(out / "uncertainty.csv")
     for path in (*about_all, *of_cases(strangers, out, options, plan)):

@@ -103,8 +103,22 @@ class Session:
             workers=1,
             stage="predict",
             progress=self._ended,
+            each=self._recorded,
         )
-        return [written(outcome) for outcome in begun]
+        return [
+            self._recorded(written(outcome))
+            if isinstance(outcome.value, Future)
+            else written(outcome)
+            for outcome in begun
+        ]
+
+    def _recorded(self, outcome: batch.Outcome[Any]) -> batch.Outcome[Any]:
+        """The outcome, after a line of the journal if it is a failure. One that failed before it
+        was written has its line at once.
+        """
+        if outcome.value is None and outcome.error is not None and self._claim.is_held():
+            self._journal.failed(outcome.name, outcome.error)
+        return outcome
 
     def _case(self, case: Case) -> Any:
         """Segment one case; gives its entry, or a future of it while it is being written."""

@@ -1,0 +1,131 @@
+"""Shards of one batch: together they do what one call does, next to each other in one folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.commands.test_predict import model
+from tests.scans import scan
+
+from delineate.commands.options import PredictOptions
+from delineate.commands.predict import predict
+from delineate.commands.predict.journal import NAME, Journal
+from delineate.commands.predict.outlook import outlook
+from delineate.core.errors import OutputError, UsageError
+from delineate.core.inputs import CHECKSUM
+from delineate.execution.claims import CLAIM, claimed
+from delineate.execution.shards import Shard
+
+OPTIONS = PredictOptions(device="cpu", backend="torch", samples=2)
+CASES = tuple("abcdef")
+# What differs from call to call.
+MEASURED = ("seconds", "peak_memory_mb", CHECKSUM)
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory) -> Path:
+    """Six scans, one of them cut off, a model with dropout, and the results of one call."""
+    folder = tmp_path_factory.mktemp("shards")
+    for seed, name in enumerate(CASES):
+        scan(folder / "scans" / f"{name}.nii.gz", seed=seed)
+    damaged = folder / "scans" / "f.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    model(folder / "m.model", ("MR",), drop_channel_p=0, dropout=0.1)
+    predict(folder / "m.model", [folder / "scans"], folder / "whole", OPTIONS)
+    return folder
+
+
+def shard(folder: Path, text: str, out: Path, **options) -> list[str]:
+    """The cases that a shard finishes."""
+    asked = replace(OPTIONS, shard=text, **options)
+    done = predict(folder / "m.model", [folder / "scans"], out, asked)
+    return [outcome.name for outcome in done.written]
+
+
+def record(out: Path) -> str:
+    """``predictions.json`` without what is measured."""
+
+    def unmeasured(found):
+        if not isinstance(found, dict):
+            return found
+        return {k: unmeasured(v) for k, v in found.items() if k not in MEASURED}
+
+    return json.dumps(unmeasured(json.loads((out / "predictions.json").read_text())))
+
+
+def files(out: Path) -> dict[str, bytes]:
+    names = sorted(p.name for p in out.iterdir() if not p.name.startswith("predictions."))
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def test_shards_give_what_one_call_gives(batch, tmp_path):
+    out = tmp_path / "out"
+    done = {text: shard(batch, text, out) for text in ("2/3", "3/3", "1/3")}
+    assert sorted(name for names in done.values() for name in names) == list(CASES[:-1])
+    for text, names in done.items():
+        assert names == [name for name in CASES[:-1] if Shard.parsed(text).has(name)]
+    assert files(out) == files(batch / "whole") and "uncertainty.csv" in files(out)
+    assert record(out) == record(batch / "whole") and '"error"' in record(out)
+
+
+def test_a_shard_does_again_only_what_is_missing_and_a_whole_call_gathers(batch, tmp_path):
+    out = tmp_path / "out"
+    texts = ("1/2", "2/2")
+    mine = {text: shard(batch, text, out) for text in texts}
+    lost = mine["2/2"][0]
+    (out / f"{lost}.nii.gz").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    # Another number of shards knows the results of all others.
+    for text in ("1/3", "2/3", "3/3"):
+        shard(batch, text, out)
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert files(out) == files(batch / "whole")
+    assert len(list(out.glob("predictions.*-of-*.jsonl"))) > 1
+    said: list[str] = []
+    predict(batch / "m.model", [batch / "scans"], out, OPTIONS, say=said.append)
+    assert any("5 of 6 scans have their results" in text for text in said)
+    assert not list(out.glob("*-of-*")) and record(out) == record(batch / "whole")
+    lines = [json.loads(line)["case"] for line in (out / NAME).read_text().splitlines()]
+    assert sorted(lines) == list(CASES)  # the failure has a line too
+    assert set(Journal(out, "", OPTIONS).entries) == set(CASES[:-1])
+
+
+def test_who_works_where(batch, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    left = out / ".0123abcd.tmp.x.nii.gz"  # of a shard that is alive, or was killed
+    left.write_bytes(b"")
+    with claimed(out / Shard(1, 2).named(CLAIM)):
+        for text in (None, "1/2"):
+            with pytest.raises(OutputError, match="works here"):
+                predict(batch / "m.model", [batch / "scans"], out, replace(OPTIONS, shard=text))
+        assert shard(batch, "2/2", out) and left.exists()
+    with claimed(out / CLAIM), pytest.raises(OutputError, match=r"works here now \(running\.json"):
+        shard(batch, "1/2", out)
+    assert shard(batch, "1/2", out) and not left.exists()
+
+
+def test_an_empty_shard_is_no_error_and_others_are_refused(batch, tmp_path):
+    empty = next(n for n in range(1, 100) if not any(map(Shard(n, 99).has, CASES)))
+    assert shard(batch, f"{empty}/99", tmp_path / "out") == []
+    for text in ("0/3", "4/3", "3", "1/2/3", "-1/3", "", "a/b"):
+        with pytest.raises(UsageError, match="--shard is written like 3/100"):
+            shard(batch, text, tmp_path / "out")
+    with pytest.raises(UsageError, match="every shard would fetch"):
+        predict(
+            batch / "m.model",
+            ["dicomweb:http://x/studies/1"],
+            tmp_path,
+            replace(OPTIONS, shard="1/2"),
+        )
+
+
+def test_a_dry_run_shows_the_shard(batch, tmp_path):
+    asked = replace(OPTIONS, shard="1/2")
+    found = outlook(batch / "m.model", [batch / "scans"], tmp_path / "out", asked)
+    assert {c.id for c in found.cases} | set(found.failures) == {
+        name for name in CASES if Shard(1, 2).has(name)
+    }
