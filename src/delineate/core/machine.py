@@ -110,7 +110,7 @@ def _folders(proc: Path) -> Iterator[tuple[str, Path]]:
     "2", or "memory" or "cpu" of version 1.
     """
     # Kind -> the path of the process's group.
-    paths = {}
+    paths: dict[str, str] = {}
     for line in _text(proc / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         kinds = {"memory", "cpu"} & set(controllers.split(",")) if number != "0" else {"2"}
@@ -119,8 +119,8 @@ def _folders(proc: Path) -> Iterator[tuple[str, Path]]:
         own, _, other = line.partition(" - ")
         kind, _, options = (*other.split(" "), "", "")[:3]
         root, mount = own.split(" ")[3:5]
-        kinds = {"cgroup2": {"2"}, "cgroup": {"memory", "cpu"} & set(options.split(","))}
-        for name in kinds.get(kind, set()) & set(paths):
+        shown = {"cgroup2": {"2"}, "cgroup": {"memory", "cpu"} & set(options.split(","))}
+        for name in shown.get(kind, set()) & set(paths):
             # In a container the mount shows the container's group as its root.
             path = paths[name]
             inner = path[len(root) :] if root != "/" and path.startswith(root) else path
