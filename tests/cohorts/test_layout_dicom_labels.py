@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from dataclasses import replace
 
@@ -312,9 +313,9 @@ def test_a_series_and_its_structure_set_in_an_archive(tmp_path):
     assert label_files.series_near(member) == f"{tmp_path}/cohort/scans.zip#1.1"
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_archives_are_cohorts_with_their_labels(tmp_path, together):
-    """One archive with all patients, or a folder with one archive for each."""
+@pytest.mark.parametrize("packed", ["all", "each", "files"])
+def test_archives_are_cohorts_with_their_labels(tmp_path, packed):
+    """One archive with all patients, a folder with one for each, or files that are packed alone."""
     folder = tmp_path / "in"
     for n, patient in enumerate("AB", start=1):
         image = series(folder / patient / "ct", patient, uid=f"1.{n}", frame=f"1.2.{n}")
@@ -322,8 +323,13 @@ def test_archives_are_cohorts_with_their_labels(tmp_path, together):
         path = folder / patient / "rs.dcm"
         write_structure_set(path, rois, series=f"1.{n}", frame=f"1.2.{n}")
     place = tmp_path / "cohort" / "all.zip"
-    if together:
+    if packed == "all":
         shutil.make_archive(str(place.with_suffix("")), "zip", folder)
+    elif packed == "files":
+        place = folder
+        for path in list(folder.rglob("*.dcm")):
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
     else:
         place = place.parent
         for patient in "AB":

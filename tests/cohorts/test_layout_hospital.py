@@ -7,6 +7,7 @@ from tests.cohorts.imitate import box, dicom_series, nifti, noise
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 
 from delineate.cohorts.discovery.layouts import discover, find
+from delineate.cohorts.reading import read_label
 from delineate.core.errors import LayoutError
 from delineate.formats import files
 
@@ -82,6 +83,26 @@ def test_masks_of_two_modalities_are_cases_of_one_channel_or_chosen(tmp_path):
         LayoutError, match=r"no case has the modality PT; found: CT \(1 cases\), MR"
     ):
         find(tmp_path, modality="PT")
+
+
+def test_masks_that_are_dicom_series_in_folders_of_their_own(tmp_path):
+    for patient in ("A", "B"):
+        one = series(tmp_path / "one" / patient / "image", 1, patient=patient)
+        dicom_series(one.parent / "mask", box(1, SMALL, (2, 3, 1), 2), patient=patient)
+        # One series for each structure, of the series in the same examination.
+        for study in ("s1", "s2"):
+            one = series(tmp_path / "more" / patient / study / "CT", 2, patient=patient)
+            for name, at in (("liver", (2, 3, 1)), ("spleen", (6, 3, 1))):
+                dicom_series(one.parent / "masks" / name, box(1, SMALL, at, 2), patient=patient)
+    found = found_in(tmp_path / "one", "hospital")
+    assert rows(found) == [("A", "A", "", None, 1), ("B", "B", "", None, 1)]
+    case = found.manifest.cases[0]
+    assert case.path.endswith("image") and case.label[0].path.endswith("mask")
+    assert read_label(case, found.manifest).array.sum() == 8
+    found = found_in(tmp_path / "more", "hospital")
+    assert [r[0] for r in rows(found)] == ["A_s1_CT", "A_s2_CT", "B_s1_CT", "B_s2_CT"]
+    assert names(found) == {1: "liver", 2: "spleen"}
+    assert [len(case.label) for case in found.manifest] == [2] * 4
 
 
 def test_scans_without_masks_are_not_this_layout(tmp_path):

@@ -6,6 +6,7 @@ compared with its own library. The other syntaxes are encoded by pydicom's plug-
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -199,9 +200,20 @@ def test_jpeg_ls_with_a_bounded_error():
     assert 0 < np.abs(error).max() <= 3
 
 
+# 6 rows and 8 columns of 83 n modulo 4096, coded by OpenJPH without loss.
+HIGH_THROUGHPUT = (
+    r"|4;u>04YEK0000800006000000000000008000060000000000009pH0sl|{2mk^A000XAQUDA90ssL31q1{"
+    r"@0smY86Cj9?kdTm&kdTm&kdTmwh=~7W02crOPjF>!N>E53R%LP^FfKASE;BCwkN^q*00000TL1z7lfVEb&+`"
+    r"QbbN~PVzyK3K022W8{sISd01Ea4hjakI024p}699B{0fKY@rKJEuGyuQ=DqsK=fFu&>ph7VMb^tDQsY_k@z*"
+    r"2#}wgCUx"
+)
+
+
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
-def test_high_throughput_jpeg_2000_has_a_decoder(syntax):
-    assert get_decoder(syntax).is_available
+def test_high_throughput_jpeg_2000_is_decoded(syntax):
+    array = (np.arange(48, dtype=np.uint16).reshape(6, 8) * 83) % 4096
+    coded = with_stream(dataset(array, 12, 0), syntax, base64.b85decode(HIGH_THROUGHPUT))
+    np.testing.assert_array_equal(values._decoded(coded), array)
 
 
 def test_the_core_decodes_first_so_that_the_extra_changes_no_pixel(monkeypatch):

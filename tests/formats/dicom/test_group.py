@@ -67,14 +67,18 @@ def test_equal_positions_are_volumes_by_what_differs(tmp_path, one, other, names
     ("field", "values", "names"),
     [
         ("PatientID", ("A", "B"), ("patient1", "patient2")),
+        ("PatientName", ("Doe^J", "Roe^X"), ("patient1", "patient2")),
+        ("Modality", ("CT", "MR"), ("ct", "mr")),
         ("FrameOfReferenceUID", ("1.2", "1.3"), ("frame1", "frame2")),
         ("ComplexImageComponent", ("MAGNITUDE", "PHASE"), ("magnitude", "phase")),
     ],
 )
 def test_two_things_are_never_one_volume(tmp_path, field, values, names):
     """The halves would be one even stack."""
-    lower = slices(2, **{field: values[0]})
-    upper = slices(2, start=2, **{field: values[1]})
+    # Names count where there is no ID.
+    more = {"PatientID": ""} if field == "PatientName" else {}
+    lower = slices(2, **more | {field: values[0]})
+    upper = slices(2, start=2, **more | {field: values[1]})
     assert parts(tmp_path, *lower, *upper) == {names[0]: [0, 1], names[1]: [2, 3]}
     with pytest.raises(FormatError, match="2 volumes of 1 series"):
         files.read(tmp_path)
@@ -143,3 +147,38 @@ def test_missing_ends_are_noted(tmp_path):
         "ImagesInAcquisition is 5, but 3 images are here: slices may be missing at an end",
         "InstanceNumber begins at 2: slices may be missing at an end",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "names"),
+    [
+        ("ConvolutionKernel", ("B30f", "B70f"), ("b30f", "b70f")),
+        ("EchoNumbers", (1, 2), ("echo1", "echo2")),
+        ("DiffusionBValue", (0.0, 800.0), ("b0", "b800")),
+        ("ImageType", (["ORIGINAL", "PRIMARY"], ["DERIVED", "SECONDARY"]), None),
+    ],
+)
+def test_stacks_between_each_other_are_two_and_those_above_each_other_are_noted(
+    tmp_path, field, values, names
+):
+    """All slices would be one even stack."""
+    between, above = slices(6), slices(6)
+    for k in range(6):
+        setattr(between[k], field, values[k % 2])
+        setattr(above[k], field, values[k // 3])
+    found = parts(tmp_path / "between", *between)
+    assert sorted(found.values()) == [[0, 2, 4], [1, 3, 5]]
+    assert names is None or tuple(found) == names
+    assert parts(tmp_path / "above", *above) == {"": [0, 1, 2, 3, 4, 5]}
+    (series,) = dicom.find_series(tmp_path / "above")
+    assert "the slices of this stack differ" in " ".join(series.notes)
+
+
+def test_several_names_of_one_patient_are_noted_and_not_named(tmp_path):
+    lower, upper = slices(2, PatientName="Doe^J"), slices(2, start=2, PatientName="Roe^X")
+    assert parts(tmp_path, *lower, *upper) == {"": [0, 1, 2, 3]}
+    (series,) = dicom.find_series(tmp_path)
+    assert series.notes == ("its files state 2 names of one PatientID",)
+    upper = slices(2, start=2, StudyInstanceUID="1.2.4")
+    assert parts(tmp_path / "b", *slices(2), *upper) == {"": [0, 1, 2, 3]}
+    assert dicom.find_series(tmp_path / "b")[0].notes == ("its files are of 2 studies",)

@@ -4,6 +4,7 @@ from all that they state.
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def test_every_type_is_read_back_by_two_readers(tmp_path: Path, scan, encoding) 
         expected[volume.array == value] = n
     np.testing.assert_array_equal(back.array, expected)
     assert list(back.meta["names"].values()) == LABELS.names
+    packed = tmp_path / "a.dcm.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(read_seg(packed, volume.grid).array, expected)
     assert counts_by_highdicom(path) == [int((volume.array == v).sum()) for v in LABELS.values]
     seg = pydicom.dcmread(path)
     assert (seg.SegmentationType, seg.SOPInstanceUID) == (

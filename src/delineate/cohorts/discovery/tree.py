@@ -44,6 +44,7 @@ IMAGE_ENDINGS = (
     ".mhd",
     *RASTERS,
 )
+DICOM_ENDINGS = (".dcm", ".dcm.gz")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")  # that may hold DICOM files
 # Extensions that are never opened to look for DICOM.
 NO_IMAGE = (
@@ -165,11 +166,11 @@ def _is(question: Callable[[], bool]) -> bool:
 
 def has_dicom_mark(path: Path) -> bool:
     """Whether the file has the letters DICM at byte 128 (DICOM PS3.10, section 7.1) or the
-    extension .dcm; False if it cannot be read.
+    extension .dcm or .dcm.gz; False if it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+            return file.read(132)[128:] == b"DICM" or path.name.lower().endswith(DICOM_ENDINGS)
     except OSError:
         return False
 

@@ -1,11 +1,12 @@
 """The volumes of a series: its planes, grouped by what tells them apart.
 
 A SeriesInstanceUID does not name a volume: vendors store echoes, b-values, phases and time points
-under one. Planes that differ in what a volume must share (patient, frame of reference, size,
-orientation, pixel spacing, part of a complex image) are never one volume. All other attributes may
-differ within a plain stack (an AcquisitionNumber or a time for each slice), so they divide planes
-only if positions repeat, or if the planes form no even stack but those with equal values do. Where
-no attribute tells equal positions apart, the order of acquisition does.
+under one. Planes that differ in what a volume must share (patient, modality, frame of reference,
+size, orientation, pixel spacing, part of a complex image) are never one volume. All other
+attributes may differ within a plain stack (an AcquisitionNumber or a time for each slice), so they
+divide planes only if positions repeat, if the planes form no even stack but those with equal values
+do, or if even stacks that show different things (echo, b-value, kernel) lie between each other.
+Where no attribute tells equal positions apart, the order of acquisition does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def _direction(one: Plane) -> tuple[float, ...]:
 
 KIND = _Mark(lambda one: one.kind, "")  # ImageType
 # In the order in which they are tried: what an image shows comes before when it was acquired.
-MARKS = (
+SHOWN = (
     _Mark(_of("stack"), "stack", "{}"),
     KIND,
     _Mark(_of("echo"), "echo", "{}"),
@@ -70,17 +72,33 @@ MARKS = (
     _Mark(_of("label"), "", "{}"),
     _Mark(_of("kernel"), "", "{}"),
     _Mark(_of("kvp", 1), "kv", "{:g}"),
+)
+PHASES = (
     _Mark(_of("cardiac_phase", 2), "phase", "{:g}"),
     _Mark(_of("respiratory_phase", 2), "resp", "{:g}"),
     _Mark(_of("temporal"), "t"),
+)
+SERIES_NUMBER = _Mark(_of("series_number"), "series", "{}")
+MARKS = (
+    *SHOWN,
+    *PHASES,
     _Mark(_of("dimensions"), "d"),
     _Mark(_of("trigger_time", 3), "t"),
     _Mark(_of("frame_time", 3), "t"),
     _Mark(_of("acquisition"), "acq", "{}"),
     _Mark(_of("acquired"), "t"),
     _Mark(_of("content_time"), "t"),
-    _Mark(_of("series_number"), "series", "{}"),
+    SERIES_NUMBER,
     _Mark(_of("comment"), "comment"),
+)
+# Identifiers that all planes of a volume share, and how parts are named that differ in them: by the
+# value, or by this word and the rank of the value. Names are those of patients without an ID.
+SHARED: tuple[tuple[Callable[[Plane], str], str], ...] = (
+    (lambda one: one.marks.patient, "patient"),
+    (lambda one: "" if one.marks.patient else one.marks.name, "patient"),
+    (lambda one: one.marks.modality.lower(), ""),
+    (lambda one: one.marks.frame_of_reference, "frame"),
+    (lambda one: one.marks.component, ""),
 )
 # The order of acquisition, and how a note names it.
 ORDERS = (
@@ -126,7 +144,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
     problem = clash or _missing_parts(kept)
     if not problem and all(one.is_flat for one in kept):
         return _images(kept, facts, (*notes, *copies))
-    notes = (*notes, *copies, *_missing_at_ends(kept))
+    notes = (*notes, *copies, *_missing_at_ends(kept), *_several_stated(kept))
     stated = {one.name: getattr(facts, one.name) for one in fields(SeriesFacts)}
     found = []
     for shared, members in _apart(kept).items():
@@ -140,7 +158,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
             )
             found.append(
                 Series(
-                    **stated | {"patient_id": part.planes[0].marks.patient},
+                    **stated | _facts_of_part(part.planes[0]),
                     files=tuple(dict.fromkeys(one.path for one in part.planes)),
                     planes=part.planes,
                     part="_".join(word for word in (shared, *part.words) if word),
@@ -151,6 +169,28 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
                 )
             )
     return _with_unique_parts(found)
+
+
+def _facts_of_part(one: Plane) -> dict[str, str]:
+    """What parts of a series may state differently."""
+    marks = one.marks
+    return {"patient_id": marks.patient, "study": marks.study, "modality": marks.modality}
+
+
+def _several_stated(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about several names under one PatientID, which are not part of it, and one about
+    several studies.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for one in planes:
+        names[one.marks.patient].add(one.marks.name)
+    most = max((len(several - {""}) for patient, several in names.items() if patient), default=0)
+    notes = [f"its files state {most} names of one PatientID"] if most > 1 else []
+    # Some archives give each file a study of its own.
+    studies = len({one.marks.study for one in planes})
+    if 1 < studies < len(planes):
+        notes.append(f"its files are of {studies} studies")
+    return tuple(notes)
 
 
 def _images(planes: Sequence[Plane], facts: SeriesFacts, notes: tuple[str, ...]) -> list[Series]:
@@ -283,18 +323,14 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 def _apart(planes: Sequence[Plane]) -> dict[str, tuple[Plane, ...]]:
     """The planes by what all slices of a volume share, with a name ("" if all share it)."""
-    several = {
-        field: len({getattr(one.marks, field) for one in planes} - {""}) > 1
-        for field in ("patient", "frame_of_reference", "component")
-    }
+    several = [len({value(one) for one in planes} - {""}) > 1 for value, _ in SHARED]
     # A plane that lacks one of them belongs to the others, as a fault of their stack.
     orientations = [next((one.orientation for one in planes if one.orientation), ())]
     spacings = [next((one.spacing for one in planes if one.spacing), ())]
     groups: dict[tuple[Hashable, ...], list[Plane]] = defaultdict(list)
     for one in planes:
         stated = (
-            getattr(one.marks, field) if several[field] else ""
-            for field in ("patient", "frame_of_reference", "component")
+            value(one) if more else "" for (value, _), more in zip(SHARED, several, strict=True)
         )
         key = (
             *stated,
@@ -323,13 +359,12 @@ def _names(
 ) -> list[str]:
     """A name for each group, from what differs. Identifiers of patients are not part of it."""
 
-    def rank(column: int, value: Any) -> int:
-        return sorted({key[column] for key in keys}).index(value) + 1
+    def identified(column: int, word: str) -> Callable[[Any], str]:
+        values = sorted({key[column] for key in keys})
+        return lambda value: f"{word}{values.index(value) + 1}" if word else value or PLAIN
 
     shown: tuple[Callable[[Any], str], ...] = (
-        lambda value: f"patient{rank(0, value)}",
-        lambda value: f"frame{rank(1, value)}",
-        lambda value: value or PLAIN,
+        *(identified(n, word) for n, (_, word) in enumerate(SHARED)),
         lambda value: f"{value[0]}x{value[1]}",
         lambda value: _plane_name(orientations[value]),
         lambda value: "x".join(f"{mm:.3g}" for mm in spacings[value]) + "mm",
@@ -361,7 +396,9 @@ def _divided(part: _Part) -> list[_Part]:
     counts = Counter(places)
     most = max(counts.values())
     if most == 1:
-        return [part] if _is_even(part.planes) else _by_even_parts(part) or [part]
+        if not _is_even(part.planes):
+            return _by_even_parts(part) or [part]
+        return _by_interleaved_parts(part) or [_with_differences(part)]
     whole = _by_whole_volumes(part, places)
     if whole:
         return [one for inner in whole for one in _divided(inner)]
@@ -503,6 +540,45 @@ def _by_even_parts(part: _Part) -> list[_Part]:
             note = f"{len(found)} stacks are distinguished by their gaps"
             return [replace(one, notes=(*one.notes, note)) for one in found]
     return []
+
+
+def _by_interleaved_parts(part: _Part) -> list[_Part]:
+    """Parts of an even stack that show different things, lie between each other and are even
+    stacks themselves; none if there are no such parts.
+    """
+    for mark in SHOWN:
+        values = _by_value(mark, part.planes)
+        if len(values) < 2 or min(map(len, values.values())) < FEWEST:
+            continue
+        found = _named(part, mark, values)
+        spans = sorted(_span(one.planes) for one in found)
+        if all(low < end for (_, end), (low, _) in pairwise(spans)) and all(
+            _is_even(one.planes) for one in found
+        ):
+            return [one for inner in found for one in _divided(inner)]
+    return []
+
+
+def _span(planes: Sequence[Plane]) -> tuple[float, float]:
+    """The lowest and highest place along the normal, in mm."""
+    orientation = planes[0].orientation
+    heights = [
+        float(np.dot(one.position, np.cross(orientation[:3], orientation[3:]))) for one in planes
+    ]
+    return min(heights), max(heights)
+
+
+def _with_differences(part: _Part) -> _Part:
+    """A stack with a note about what several of its slices each show or state differently."""
+    notes = []
+    for mark in (*SHOWN, *PHASES, SERIES_NUMBER):
+        values = _by_value(mark, part.planes)
+        if len(values) > 1 and min(map(len, values.values())) >= FEWEST:
+            listed = ", ".join(
+                f"{one.words[-1]} ({len(one.planes)})" for one in _named(part, mark, values)
+            )
+            notes.append(f"the slices of this stack differ: {listed}")
+    return replace(part, notes=(*part.notes, *notes))
 
 
 def _by_order(part: _Part, places: Sequence[int]) -> list[_Part]:

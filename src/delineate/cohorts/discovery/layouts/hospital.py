@@ -3,7 +3,7 @@ their series (``PATIENT/STUDY/SERIES/*.dcm``), or with labels in DICOM (``dicom_
 
 A mask as a volume belongs to the series whose folder it is in or next to; if these are several, to
 the one whose grid it has, or whose folder its name contains. Names and content tell masks from
-converted scans.
+converted scans. A series in a folder named after masks (``PATIENT/mask/*.dcm``) is a mask too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ....formats.files import stem
 from ..drafts.content import content_of
 from ..tree import Tree, is_raster, source
 from .dicom_labels import MOST_VOLUMES, channels_of, images_of, of_dicom_labels
+from .parallel.roles import LABEL_WORD
 from .structure_masks import set_masks
 from .suffix_pairs import is_label
 
@@ -52,9 +53,12 @@ def hospital(tree: Tree, root: Path) -> Draft | None:
         for patient in tree.folders(root)
         for folder in _dicom_folders(tree, patient, DEEPEST)
     ]
+    masks = [one.folder for one in series if _is_mask_series(tree, one)]
+    series = [one for one in series if one.folder not in masks]
     draft = Draft("hospital", [])
     for patient in dict.fromkeys(one.patient for one in series):
-        _give_masks(tree, draft, [one for one in series if one.patient == patient])
+        own = [path for path in masks if patient in path.parents]
+        _give_masks(tree, draft, [one for one in series if one.patient == patient], own)
     labelled = [one for one in series if one.masks]
     patients, with_mask = ({one.patient for one in found} for found in (series, labelled))
     if 2 * len(with_mask) < max(1, len(patients)):
@@ -71,24 +75,42 @@ def _dicom_folders(tree: Tree, folder: Path, depth: int) -> Iterator[Path]:
             yield from _dicom_folders(tree, inner, depth - 1)
 
 
-def _give_masks(tree: Tree, draft: Draft, series: Sequence[_Series]) -> None:
-    """Give every mask below one patient to its series, or report why it has none."""
+def _is_mask_series(tree: Tree, one: _Series) -> bool:
+    """Whether a folder, or one between it and the patient's, is named after masks, and holds images
+    (RTSTRUCT and SEG say themselves what they label).
+    """
+    named = (folder.name for folder in (one.folder, *_above(one)) if folder != one.patient)
+    return any(map(LABEL_WORD.match, named)) and bool(_series_in(tree, one.folder))
+
+
+def _give_masks(tree: Tree, draft: Draft, series: Sequence[_Series], masks: Sequence[Path]) -> None:
+    """Give every mask below one patient to its series, or report why it has none; ``masks`` are
+    folders of DICOM images.
+    """
     place = {one.folder: one for one in series}
     for folder in dict.fromkeys(f for one in series for f in (one.folder, *_above(one))):
         for path in _masks_in(tree, folder):
             near = [place[folder]] if folder in place else _below(folder, series)
-            chosen = near if len(near) == 1 else _by_name_or_grid(tree, path, near)
-            if len(chosen) == 1:
-                chosen[0].masks.append(path)
-            else:
-                names = ", ".join(one.folder.name for one in near)
-                draft.problem(
-                    series[0].patient.name,
-                    "unpaired",
-                    f"{path.name} could be of several series: {names}; put it into the folder of "
-                    "its series",
-                    path=str(path),
-                )
+            _give(tree, draft, path, near)
+    for path in masks:
+        # The series that are fewest folders up.
+        near = next((found for f in path.parents if (found := _below(f, series))), [])
+        _give(tree, draft, path, near)
+
+
+def _give(tree: Tree, draft: Draft, mask: Path, near: Sequence[_Series]) -> None:
+    """Give a mask to the one of the series near it that it belongs to."""
+    chosen = near if len(near) == 1 else _by_name_or_grid(tree, mask, near)
+    if len(chosen) == 1:
+        chosen[0].masks.append(mask)
+        return
+    draft.problem(
+        near[0].patient.name,
+        "unpaired",
+        f"{mask.name} could be of several series: {', '.join(one.folder.name for one in near)}; "
+        "put it into the folder of its series",
+        path=str(mask),
+    )
 
 
 def _above(one: _Series) -> list[Path]:

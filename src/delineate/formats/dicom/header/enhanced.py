@@ -17,14 +17,19 @@ from .marks import Marks, component_of, items_in, number, numbers, text
 from .mosaic import has_tiles, is_mosaic
 
 # Dimensions that say where a frame is, not what it shows: StackID, InStackPositionNumber,
-# ImagePositionPatient, and the index of the plane position in tiled objects.
-PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209113}
+# ImagePositionPatient, ImagePositionVolume, and the index of the plane position in tiled objects.
+PLACES = {0x00209056, 0x00209057, 0x00200032, 0x00209301, 0x0020930E, 0x00209113}
+# Of ultrasound volumes, whose frame of reference is the volume and not the patient.
+VOLUME_POSITION = ("PlanePositionVolumeSequence", "ImagePositionVolume")
+VOLUME_ORIENTATION = ("PlaneOrientationVolumeSequence", "ImageOrientationVolume")
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 INDICES, REAL_WORLD = "DimensionIndexSequence", "RealWorldValueMappingSequence"
 # Attributes that shared and per-frame groups may not state differently.
 PROVED = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "ImagePositionVolume",
+    "ImageOrientationVolume",
     "PixelSpacing",
     "RescaleSlope",
     "RescaleIntercept",
@@ -50,6 +55,7 @@ class Frame:
     units: str
     is_mosaic: bool
     marks: Marks
+    in_patient: bool = True
 
 
 def frames_of(dataset: Any, marks: Marks, count: int) -> list[Frame]:
@@ -148,10 +154,13 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
     kind = () if frame_type is None else frame_type.get("FrameType") or ()
     kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
     stated = "" if frame_type is None else text(frame_type, "ComplexImageComponent")
+    position = groups.find("PlanePositionSequence", "ImagePositionPatient")
+    orientation = groups.find("PlaneOrientationSequence", "ImageOrientationPatient")
+    in_volume = not position and bool(groups.find(*VOLUME_POSITION))
     return Frame(
         kind=kind,
-        position=groups.find("PlanePositionSequence", "ImagePositionPatient"),
-        orientation=groups.find("PlaneOrientationSequence", "ImageOrientationPatient"),
+        position=groups.find(*VOLUME_POSITION) if in_volume else position,
+        orientation=groups.find(*VOLUME_ORIENTATION) if in_volume else orientation,
         spacing=groups.find(measures, "PixelSpacing"),
         thickness=groups.one(measures, "SpacingBetweenSlices")
         or groups.one(measures, "SliceThickness")
@@ -162,6 +171,7 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
         # Private elements are those of all frames.
         is_mosaic=has_tiles(kind) or (groups.n == 0 and is_mosaic(groups.merged())),
         marks=_marks(groups, marks, component_of(stated, kind), pointers, start + groups.n),
+        in_patient=not in_volume,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ....core.errors import FormatError, GeometryError
 from ... import archive
 from ...disk import HEAD_BYTES, told
+from . import nuclear
 from .elements import DEFLATED, ELSEWHERE, VRS, Header
 from .enhanced import Frame, flattened, frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of
@@ -89,11 +90,14 @@ class Plane:
     interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
     concatenation: tuple[str, float | None, float | None, float | None] | None = None  # ``PART``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
+    is_projection: bool = False  # of nuclear medicine, see ``nuclear``
+    in_patient: bool = True  # whether positions are those of the patient, or of the volume alone
 
     @property
     def is_flat(self) -> bool:
         """Whether it is a 2-D image (``flat``): its class has no position, and it has none."""
-        return self.sop_class in FLAT and not (self.position and self.orientation)
+        may_be = self.sop_class in FLAT or self.is_projection
+        return may_be and not (self.position and self.orientation)
 
     @property
     def is_colour(self) -> bool:
@@ -307,6 +311,10 @@ def _planes(one: Plane, header: Header) -> list[Plane]:
         FormatError, GeometryError: they have no known place.
     """
     frames = frames_of(header, one.marks, one.frames)
+    if not frames and one.sop_class in nuclear.CLASSES:
+        frames = nuclear.frames_of(header, one.kind, one.marks, one.frames)
+        if one.frames > 1 and nuclear.is_projection(header, one.kind):
+            one = replace(one, is_projection=True, position=(), orientation=())
     if is_mosaic(header) or any(frame.is_mosaic for frame in frames):
         whole = flattened(header.as_dataset())
         if one.frames <= 1:
@@ -335,6 +343,7 @@ def _frame(one: Plane, n: int, frame: Frame) -> Plane:
         rescaled=one.rescaled or frame.slope is not None,
         units=frame.units or one.units,
         marks=frame.marks,
+        in_patient=frame.in_patient,
     )
 
 
@@ -360,6 +369,11 @@ def _problem(dataset: Header) -> str:
     syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", ""))
     if dataset.stored is None and not dataset.is_inflated:
         return next((why for name, why in ELSEWHERE.items() if name in dataset), "")
+    allocated = number(dataset, "BitsAllocated")
+    if allocated and allocated != 1 and allocated % 8:
+        return (
+            f"its pixels are packed into {allocated:g} bits; whole bytes are read, and single bits"
+        )
     name = next((name for start, name in VIDEO.items() if syntax.startswith(start)), "")
     return f"a video ({name}); FFmpeg extracts its pictures" if name else ""
 

@@ -38,6 +38,9 @@ class Marks:
     """
 
     patient: str = ""
+    name: str = ""  # of the patient, in small letters without separators
+    study: str = ""
+    modality: str = ""
     frame_of_reference: str = ""
     component: str = ""  # magnitude, phase, real, imaginary, or another ComplexImageComponent
     echo: int | None = None
@@ -74,6 +77,9 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
     )
     return Marks(
         patient=text(dataset, "PatientID"),
+        name=" ".join(text(dataset, "PatientName").replace("^", " ").casefold().split()),
+        study=text(dataset, "StudyInstanceUID"),
+        modality=text(dataset, "Modality"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),
         component=component_of(text(dataset, "ComplexImageComponent"), kind)
         or private.get("component", ""),

@@ -34,6 +34,7 @@ from .suv import as_suv
 DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
 RLE = "1.2.840.10008.1.2.5"
 PLANES_A_WORKER = 8  # a thread, and a child that decodes, take their time to start
+IN_VOLUME = "positions are those in the volume (ImagePositionVolume), not in the patient"
 BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
 
@@ -62,7 +63,8 @@ def read_series(series: Series, unit: str = "") -> Volume:
     stated = merged(_filled(array, ordered))
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
-    of_planes = (*tilt_of(grid), *_mixed(series, ordered), *_unscaled(ordered))
+    in_volume = () if first.in_patient else (IN_VOLUME,)
+    of_planes = (*tilt_of(grid), *_mixed(series, ordered), *_unscaled(ordered), *in_volume)
     notes = [*series.notes, *of_planes, *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -74,7 +76,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
         "description": series.description,
         **({"part": series.part} if series.part else {}),
         "spacing_known": bool(first.spacing),
-        "place_known": bool(first.position and first.orientation),
+        "place_known": bool(first.position and first.orientation and first.in_patient),
         **({"channels": list(raster.COLOURS)} if first.is_colour else {}),
         **({"spacing_by": first.spacing_by} if first.spacing_by != "PixelSpacing" else {}),
         **stated,
@@ -101,9 +103,9 @@ def fixed_in(series: Series, ordered: Sequence[Plane]) -> dict[str, Any]:
 
 
 def _mixed(series: Series, planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A sentence about slices of PET in different units."""
+    """A sentence about slices in different units, of PET also about those without one."""
     counts = Counter(one.units or "none" for one in planes)
-    if len(counts) < 2 or series.modality != "PT":
+    if len(counts) - (series.modality != "PT" and "none" in counts) < 2:
         return ()
     listed = ", ".join(f"{name} ({count} slices)" for name, count in counts.most_common())
     return (f"the slices are in different units: {listed}",)
