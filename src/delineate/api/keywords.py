@@ -89,6 +89,8 @@ class TrainKeywords(PlanKeywords, total=False):
     at_most_s: float | None
     extend_s: float | None
     tensorboard: bool
+    devices: int
+    nodes: int
     licence: str | None
     network: str | Callable[..., Any] | None
     loss: str | Callable[..., Any] | None

@@ -422,6 +422,18 @@ class TrainOptions(PlanOptions):
         metavar="TEXT",
     )
     tensorboard: bool = option(False, "The same as --listener tensorboard.", "--tensorboard")
+    devices: int = option(
+        1,
+        "Number of GPUs, or with --device cpu of processes, of this machine or of each node; they "
+        "share every batch, and the losses are those of one.",
+        metavar="N",
+    )
+    nodes: int = option(
+        1,
+        "Number of machines, each with --devices: the same command on all of them, by torchrun or "
+        "srun.",
+        metavar="M",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@
     ├── BundleError           a model file that is damaged, changed or of another version
     ├── OutputError           nothing could be written (full disk, no permission, exists already)
     └── TrainingError         training cannot continue (no foreground, loss not finite)
+        └── RankError         one of several processes of a training cannot do its share
+            └── LostRankError     one of them was lost; the same command continues
 
 Each message says what was found and what is allowed, and names the case and the file if there is
 one. This module does not know how errors are displayed.
@@ -134,6 +136,14 @@ class OutputError(DelineateError):
 
 class TrainingError(DelineateError):
     """Training cannot continue: no foreground, or a loss that is not finite."""
+
+
+class RankError(TrainingError):
+    """One of several processes of a training cannot do its share."""
+
+
+class LostRankError(RankError):
+    """One of several processes of a training was lost; the same command continues the training."""
 
 
 def optional_package(name: str, what: str) -> Any:

@@ -1,4 +1,5 @@
-"""Running a function over many cases in several processes. No other module starts processes.
+"""Running a function over many cases in several processes. Only ``launch``, whose processes work
+together, starts others.
 
 A process that dies (killed, out of memory, crashed library) becomes an error that names its case;
 the other cases continue with a new process. Results are in the order of the items, whatever order

@@ -76,13 +76,18 @@ def _scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """torch's batch norm (Ioffe 2015) for 2-D and 3-D. A single value per channel has no standard
-    deviation and is normalised by the running statistics.
+    deviation and is normalised by the running statistics. ``share``: the part of a batch that it
+    sees (``training.ranks``); the statistics are those of the batch.
     """
+
+    share: Any = None
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Accept any number of axes."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.share is not None and self.training and self.share.size(x[:, 0]) > 1:
+            return self._of_the_batch(x)
         if x.shape[0] * x.shape[2:].numel() > 1:
             return super().forward(x)
         return functional.batch_norm(
@@ -94,6 +99,27 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             training=False,
             eps=self.eps,
         )
+
+    def _of_the_batch(self, x: Tensor) -> Tensor:
+        axes, count = (0, *range(2, x.ndim)), self.share.size(x[:, 0])
+        each = (1, -1, *(1 for _ in axes[1:]))
+        mean = self.share.total(x.float().sum(axes)) / count
+        centred = x.float() - mean.view(each)
+        variance = self.share.total(centred.square().sum(axes)) / count
+        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scaled = centred * (variance + self.eps).rsqrt().view(each)
+        return _scale_and_shift(scaled, self.weight, self.bias).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics."""
+        seen, kept = self.num_batches_tracked, (self.running_mean, self.running_var)
+        if seen is None or kept[0] is None or kept[1] is None:
+            return
+        seen.add_(1)
+        weight = 1 / float(seen) if self.momentum is None else self.momentum
+        kept[0].lerp_(mean, weight)
+        kept[1].lerp_(variance, weight)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -12,12 +12,14 @@ Files in the run folder: ``last.safetensors`` (everything needed to resume exact
 only here: the trained module is always in training mode, the averaged one in evaluation mode. The
 module works on class indices and preprocessed arrays; it uses label names only for the log, and
 accesses no files but its own.
+
+Several ranks (``ranks``) make each step together: they execute the same lines, and only the one
+that leads writes.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -32,7 +34,7 @@ from torch import nn
 
 from ..core import atomic
 from ..core.bundle import Weights, load_weights, save_weights
-from ..core.errors import TrainingError
+from ..core.errors import RankError, TrainingError
 from ..core.inputs import json_text, read_json_lines
 from ..core.plan import Augmentation, Plan, Schedule
 from ..core.progress import Say, unsaid
@@ -47,6 +49,7 @@ from . import validation as scoring
 from .norm_statistics import calibrate
 from .optimisers import make_optimiser
 from .patches import batches, draw_batch
+from .ranks import ALONE, Ranks
 from .schedule import Clock, rate
 from .threads import ThreadChoice, counts_to_try
 
@@ -67,9 +70,6 @@ CHECKPOINT_EVERY_S = 15.0
 # would leave a GPU idle.
 WATCHED = 20
 
-# Its messages about the device are in the run's card.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
 Listener = Callable[[dict[str, Any]], None]
 Figures = tuple[torch.Tensor, torch.Tensor]  # of one step, on the device: loss (), counts (3, L)
 
@@ -83,7 +83,7 @@ class TrainingJob:
     weights and log line whenever they are the best so far, ``say`` with a sentence about a damaged
     file or a lack of memory. ``extension`` is the number of times that a finished training was
     extended; each extension starts the schedule again, at ``EXTENSION_RATE`` times the learning
-    rate.
+    rate. ``ranks`` are those that train it together.
     """
 
     plan: Plan
@@ -99,6 +99,7 @@ class TrainingJob:
     say: Say = unsaid
     threads: int = 1
     extension: int = 0
+    ranks: Ranks = ALONE
 
 
 @dataclass
@@ -127,47 +128,56 @@ class TrainingState:
 
 
 def fit(job: TrainingJob) -> Weights:
-    """Train, or resume an interrupted run; returns the best averaged weights.
+    """Train, or resume an interrupted run; returns the best averaged weights, in a rank that does
+    not lead none.
 
     Raises:
         StopSignal: a signal was noted; everything is saved.
         TrainingError: no training case contains a structure, the loss is not finite, or memory
             runs out.
+        RankError: a rank was lost.
     """
     if not any(case.points for case in job.train):
         raise TrainingError(
             "no training case contains any of the structures: there is nothing to learn",
             path=job.folder,
         )
-    networks = _Networks.of(job)
+    networks, ranks = _Networks.of(job), job.ranks
     state, plan, schedule = networks.state, job.plan, job.plan.schedule
     clock = Clock(schedule, state.spent_s, job.deadline, state.origin_s)
     peak = plan.optimiser.learning_rate * (EXTENSION_RATE if state.extension else 1.0)
-    _truncate_log(job, state)
+    if ranks.leads:
+        _truncate_log(job, state)
     if state.finished:
-        return load_weights(job.folder / "best.safetensors", job.say)
+        return _best(job)
 
     networks.model.train()
     saved_at = epoch_began = time.monotonic()
     unread: list[Figures] = []
     stream = batches(
-        plan, job.train, job.seed, state.step, job.threads, pinned=job.device.type == "cuda"
+        plan,
+        job.train,
+        job.seed,
+        state.step,
+        job.threads,
+        pinned=job.device.type == "cuda",
+        part=ranks.part(plan.batch),
     )
     with stopping.at_steps(), closing(stream), _thread_choice(job) as threads:
-        progress = clock.progress(state.step)
-        while (progress < 1 or state.epoch_ended) and not stopping.requested():
+        progress = ranks.agree(clock.progress(state.step))
+        while (progress < 1 or state.epoch_ended) and not ranks.stop():
             # One training step, unless a run was stopped after the last step of an epoch.
             if not state.epoch_ended:
                 state.learning_rate = peak * rate(schedule, progress)
-                unread.append(networks.step(*next(stream)))
+                unread.append(networks.step(*ranks.next_of(stream)))
                 threads.step_ended()
-                progress = clock.progress(state.step)
+                progress = ranks.agree(clock.progress(state.step))
                 state.epoch_ended = progress >= 1 or _line_is_due(state, schedule, progress)
                 # Read the statistics of several steps at once.
                 if state.epoch_ended or len(unread) == WATCHED:
-                    _flush_step_stats(state, unread)
+                    _flush_step_stats(state, unread, ranks)
                     _refuse_infinite(state, job)
-                if not state.epoch_ended or stopping.requested():
+                if not state.epoch_ended or ranks.stop():
                     continue
 
             # The end of an epoch, of a part or of the training: validate, log, save.
@@ -180,14 +190,20 @@ def fit(job: TrainingJob) -> Weights:
             epoch_began = time.monotonic()
             threads.paused()
         # Here, so that no moment of a signal loses the steps since the last checkpoint.
-        if stopping.requested():
+        if stop := ranks.stop():
             if unread:
-                _flush_step_stats(state, unread)
+                _flush_step_stats(state, unread, ranks)
             networks.save(clock)
+    if stop:  # another rank noted it
+        raise stopping.StopSignal(stop)
     # If the deadline had passed before the first step, there are no best weights yet.
-    if not (job.folder / "best.safetensors").is_file():
+    if not ranks.agree((job.folder / "best.safetensors").is_file()):
         _keep_best(job, networks.average, {"step": state.step})
-    return load_weights(job.folder / "best.safetensors", job.say)
+    return _best(job)
+
+
+def _best(job: TrainingJob) -> Weights:
+    return load_weights(job.folder / "best.safetensors", job.say) if job.ranks.leads else {}
 
 
 @dataclass
@@ -208,13 +224,14 @@ class _Networks:
     @classmethod
     def of(cls, job: TrainingJob) -> _Networks:
         """Build them, and load the checkpoint of an earlier run."""
-        dtype = infer.fast_dtype(job.device)
-        fabric = Fabric(accelerator=job.device.type, devices=1, precision=_precision(dtype))
+        dtype, ranks = infer.fast_dtype(job.device), job.ranks
+        fabric = ranks.fabric_for(job.device)
         module = build(job.plan.network, seed=job.seed).to(job.device)
         if job.init is not None:
             fill(module, job.init, strict=False)
         average = copy.deepcopy(module).to(job.device).eval()
-        optimiser = make_optimiser(module, job.plan.optimiser, dtype)
+        ranks.share_norms(module, job.plan.batch)
+        optimiser = make_optimiser(module, job.plan.optimiser, dtype, ranks)
         state = _resume(job, module, average, optimiser)
         model, stepper = fabric.setup(module, optimiser)
         return cls(job, fabric, module, model, average, optimiser, stepper, state)
@@ -225,7 +242,8 @@ class _Networks:
         for group in self.stepper.param_groups:
             group["lr"] = state.learning_rate
         image, label = (t.to(self.job.device, non_blocking=True) for t in (image, label))
-        figures = self._gradients(image, label)
+        with self.job.ranks.step():
+            figures = self._gradients(image, label)
         self.fabric.clip_gradients(
             self.model,
             self.stepper,
@@ -253,6 +271,12 @@ class _Networks:
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
+                if self.job.ranks.size > 1:  # the others wait for these gradients
+                    raise RankError(
+                        f"rank {self.job.ranks.rank} is out of memory with {samples} samples at a "
+                        "time; more devices, a smaller batch or patch (--set patch=...) need less",
+                        path=self.job.folder,
+                    ) from error
                 if state.parts >= samples:
                     raise TrainingError(
                         "out of memory with one sample at a time; a smaller patch (--set "
@@ -266,8 +290,8 @@ class _Networks:
             self.job.say(f"out of memory: batches are computed in {state.parts} parts from now on")
 
     def _gradients_of_parts(self, image: torch.Tensor, label: torch.Tensor, parts: int) -> Figures:
-        plan, state = self.job.plan, self.state
-        overlap = plan.network.overlapping
+        plan, state, ranks = self.job.plan, self.state, self.job.ranks
+        overlap, share = plan.network.overlapping, ranks.share(self.job.plan.batch)
         cost = overlapping.combined if overlap else None
         # The random stream of dropout depends only on seed and step, as the batch does.
         drawn = np.random.default_rng([self.job.seed, state.step, 1]).integers(2**31)
@@ -276,11 +300,13 @@ class _Networks:
         figures: list[Figures] = []
         for x, y in zip(image.chunk(parts), label.chunk(parts), strict=True):
             outputs = self.model(x)
-            loss = losses.deeply_supervised(outputs, y, plan.loss, cost)
+            loss = losses.deeply_supervised(outputs, y, plan.loss, cost, share)
             if parts > 1:
                 loss = loss * (len(x) / len(image))
-            self.fabric.backward(loss)
-            figures.append(_step_stats(loss, outputs, y, plan.loss.ignore, overlap))
+            # The gradients of several ranks are averaged, and those of their shares add up.
+            self.fabric.backward(loss * ranks.size if ranks.size > 1 else loss)
+            found = _step_stats(loss, outputs, y, plan.loss.ignore, overlap)
+            figures.append(found if share.counts else (found[0], found[1] * 0))
         if len(figures) == 1:
             return figures[0]
         # The shares of the loss, and the counts, add up to those of the batch.
@@ -289,6 +315,8 @@ class _Networks:
 
     def save(self, clock: Clock) -> None:
         """Write the checkpoint."""
+        if not self.job.ranks.leads:
+            return
         self.state.spent_s = clock.elapsed_s
         checkpoint.save(
             self.job.folder / "last.safetensors",
@@ -316,6 +344,14 @@ def _resume(
     state, path = TrainingState(), job.folder / "last.safetensors"
     if path.is_file():
         state = TrainingState(**checkpoint.load(path, module, average, optimiser, job.say))
+    if job.ranks.size > 1:
+        state.parts = 1  # a share needs less memory than the batch
+        if job.ranks.agree(state.step) != state.step:
+            raise RankError(
+                f"rank {job.ranks.rank} reads another checkpoint than rank 0; all need the same "
+                "folder on a shared disk",
+                path=job.folder,
+            )
     if job.extension > state.extension:
         state.extension, state.origin_s = job.extension, state.spent_s
         state.validated_at, state.logged_at, state.finished = 0.0, 0.0, False
@@ -339,17 +375,17 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
     }
     if _draws_points(job, state, progress):
         line |= _on_patches(networks, progress)
-    if progress >= 1 or _validation_is_due(state, clock, progress):
+    if progress >= 1 or job.ranks.agree(_validation_is_due(state, clock, progress)):
         try:
             line |= _validate(job, state, clock, networks.average, line)
         except stopping.StopSignal:
             networks.save(clock)
             raise
         # Validation may have used up the time: then this step was the last.
-        line["progress"] = progress = clock.progress(state.step)
+        line["progress"] = progress = job.ranks.agree(clock.progress(state.step))
     state.logged_at = progress
     _log(job, state, clock, line)
-    if _keeps_weights(job, state.step):
+    if _keeps_weights(job, state.step) and job.ranks.leads:
         _write(networks.average, _kept_file(job, state.step))
     return progress
 
@@ -359,7 +395,8 @@ def _thread_choice(job: TrainingJob) -> Iterator[ThreadChoice]:
     """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
     the bit: sums over threads depend on their number. Afterwards it is as before.
     """
-    chooses = job.device.type == "cpu" and job.plan.schedule.budget_s is not None
+    budget_s, alone = job.plan.schedule.budget_s, job.ranks.size == 1
+    chooses = job.device.type == "cpu" and budget_s is not None and alone
     own = torch.get_num_threads()
     try:
         yield ThreadChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
@@ -387,12 +424,6 @@ def _update_ema(average: nn.Module, module: nn.Module, decay: float) -> None:
             mine.copy_(theirs)
 
 
-def _precision(dtype: torch.dtype) -> Any:
-    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[
-        dtype
-    ]
-
-
 @torch.no_grad()
 def _step_stats(
     loss: torch.Tensor,
@@ -408,9 +439,9 @@ def _step_stats(
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1], ignore)
 
 
-def _flush_step_stats(state: TrainingState, unread: list[Figures]) -> None:
+def _flush_step_stats(state: TrainingState, unread: list[Figures], ranks: Ranks = ALONE) -> None:
     """Read the statistics of the unread steps from the device and add them to the current epoch."""
-    losses, counts = (torch.stack(figures) for figures in zip(*unread, strict=True))
+    losses, counts = (ranks.sum(torch.stack(figures)) for figures in zip(*unread, strict=True))
     unread.clear()
     state.losses += losses.tolist()
     state.counts = (counts.sum(0).cpu().numpy() + (state.counts or 0)).tolist()
@@ -512,7 +543,7 @@ def _validate(
     )
     with stopping.at_once():  # it may take long, and can be repeated
         calibrate(average, job.plan, job.train, job.seed, state.step, job.device)
-        found = scoring.evaluate(job.plan, average, job.validate, job.device, limit)
+        found = scoring.evaluate(job.plan, average, job.validate, job.device, limit, job.ranks)
     state.validation_s += time.monotonic() - began
     state.validations += 1
     state.validated_at = progress
@@ -537,7 +568,8 @@ def _score(schedule: Schedule, found: dict[str, Any], progress: float) -> float:
 
 
 def _keep_best(job: TrainingJob, average: nn.Module, line: dict[str, Any]) -> None:
-    job.on_best(_write(average, job.folder / "best.safetensors"), line)
+    if job.ranks.leads:
+        job.on_best(_write(average, job.folder / "best.safetensors"), line)
 
 
 def _write(average: nn.Module, path: Path) -> Weights:
@@ -594,8 +626,9 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
         **line,
     }
     state.losses, state.counts, state.lines = [], [], state.lines + 1
-    atomic.append_line(job.folder / "log.jsonl", json_text(without_nan(full)))
-    job.listener(full)
+    if job.ranks.leads:
+        atomic.append_line(job.folder / "log.jsonl", json_text(without_nan(full)))
+        job.listener(full)
 
 
 def _truncate_log(job: TrainingJob, state: TrainingState) -> None:

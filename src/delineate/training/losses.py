@@ -10,11 +10,16 @@ There are three kinds of terms (``extend``). Overlaps (Dice, generalised Dice, T
 whole structures and are computed from probabilities. Means over voxels are computed from logits;
 the weight of a voxel depends on its true class and on whether it is at a boundary. Terms of the
 third kind, from outside the package, are computed from the logits themselves.
+
+A batch may be divided among processes (``Share``): the losses of its parts add up to its loss, and
+so do their gradients. Overlaps of the batch use the sums of all parts; a term of the third kind is
+the mean over the samples of that of each part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +34,43 @@ SMOOTH = 1e-5  # added to numerator and denominator: the overlap of two empty st
 FEW = 8  # classes; below this number another memory order is faster
 
 Sums = tuple[Tensor, Tensor, Tensor]  # per class, (L,) each: sum(p g), sum(p), sum(g)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a batch that one rank computes.
+
+    Args:
+        samples: of this part. A rank whose part is empty computes the first sample, which counts
+            for nothing.
+        of: samples of the batch; 0 if the part is the whole batch.
+        add: the sum of a tensor over the parts, differentiable.
+    """
+
+    samples: int = 0
+    of: int = 0
+    add: Callable[[Tensor], Tensor] = field(default=lambda x: x)
+
+    @property
+    def fraction(self) -> float:
+        """Of the batch, by which the mean over the part is weighted."""
+        return self.samples / self.of if self.of else 1.0
+
+    @property
+    def counts(self) -> float:
+        """1, or 0 for an empty part."""
+        return float(self.samples > 0 or not self.of)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over all parts."""
+        return self.add(x if self.counts else x * 0) if self.of else x
+
+    def size(self, x: Tensor) -> int:
+        """The number of elements of the batch that ``x`` (B, ...) is the part of."""
+        return x.numel() // len(x) * self.of if self.of else x.numel()
+
+
+WHOLE = Share()
 
 
 # ---- every term ----
@@ -80,15 +122,17 @@ def deeply_supervised(
     outputs: Tensor | list[Tensor],
     target: Tensor,
     loss: Loss,
-    cost: Callable[[Tensor, Tensor, Loss], Tensor] | None = None,
+    cost: Callable[[Tensor, Tensor, Loss, Share], Tensor] | None = None,
+    share: Share = WHOLE,
 ) -> Tensor:
     """The loss summed over all output resolutions, finest first; each has half the weight of the
     one before, and the weights sum to 1 (Lee 2015; Isensee 2021). Targets are resampled by nearest
     neighbour.
 
     Args:
-        cost: (logits, target, loss) -> loss at one resolution, which checks the target itself
-            (``overlapping.combined``); None computes ``combined``.
+        cost: (logits, target, loss, share) -> loss at one resolution, which checks the target
+            itself (``overlapping.combined``); None computes ``combined``.
+        share: the part of a batch that this is.
     """
     outputs = outputs if isinstance(outputs, list) else [outputs]
     # The target is checked once, at full resolution.
@@ -97,7 +141,7 @@ def deeply_supervised(
     total = _as_float(outputs[0]).new_zeros(())
     for weight, logits in zip(weights, outputs, strict=True):
         total = total + weight / sum(weights) * (cost or _combined)(
-            logits, _shrunk(indices, tuple(logits.shape[2:])), loss
+            logits, _shrunk(indices, tuple(logits.shape[2:])), loss, share
         )
     return total
 
@@ -110,11 +154,11 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     return _combined(logits, as_indices(target, logits, loss.ignore), loss)
 
 
-def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+def _combined(logits: Tensor, target: Tensor, loss: Loss, share: Share = WHOLE) -> Tensor:
     active = _active(loss)
     if active.keys() <= FUSED and not loss.squared:
         apply: Any = _DiceAndCrossEntropy.apply
-        fused: Tensor = apply(logits, target, loss)
+        fused: Tensor = apply(logits, target, loss, share)
         return fused
     # The general form: one softmax, then the terms of each kind.
     valid, target = _known(target, logits.shape[1]) if loss.ignore else (None, target)
@@ -124,17 +168,17 @@ def _combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
     over_structures = [(w, t) for w, t in active.values() if isinstance(t, StructureTerm)]
     over_logits = {n: (w, t) for n, (w, t) in active.items() if isinstance(t, LossTerm)}
     if over_voxels:
-        total = total + _over_voxels(over_voxels, logs, target, loss, valid)
+        total = total + _over_voxels(over_voxels, logs, target, loss, valid, share)
     if over_structures:
         p = logs.exp() if valid is None else logs.exp() * valid[:, None]
-        total = total + _over_structures(over_structures, p, target, loss, valid)
+        total = total + _over_structures(over_structures, p, target, loss, valid, share)
     if over_logits and valid is not None:
         words = f"the loss term {', '.join(over_logits)} cannot leave out ignored voxels"
         raise ValueError(f"{words}; register a term over voxels or over structures")
     for name, (weight, term) in over_logits.items():
         with running(LOSSES, name):
             total = total + weight * term.cost(_as_float(logits), target)
-    return total
+    return total * share.fraction if share.of else total
 
 
 def _active(loss: Loss) -> dict[str, tuple[float, LossTerm | VoxelTerm | StructureTerm]]:
@@ -164,12 +208,12 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, loss: Loss, share: Share) -> Tensor:
         z = _as_float(logits)
         samples, classes = z.shape[:2]
         valid, target = _known(target, classes) if loss.ignore else (None, target)
         weights = (
-            _voxel_weights(z, target, loss.class_weights, loss.boundary, valid)
+            _voxel_weights(z, target, loss.class_weights, loss.boundary, valid, share)
             if loss.cross_entropy
             else None
         )
@@ -191,20 +235,24 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
                 _by_class(target.flatten(1), each, classes).to(p.dtype) for each in (ones, chosen)
             )
             found = p.flatten(1, -2).sum(1)
+            weight = share.fraction * loss.dice
             if loss.batch_dice:
                 true, both, found = (sums.sum(0, keepdim=True) for sums in (true, both, found))
+                # Its derivative is that of the whole batch, of which each part has its own voxels.
+                true, both, found = share.total(torch.stack([true, both, found]))
+                weight = share.counts * loss.dice
             first = 0 if loss.background else 1
             # Dice = above / below per class; its derivative by p follows from the quotient rule.
             above, below = (2 * both + SMOOTH)[:, first:], (true + found + SMOOTH)[:, first:]
             total = total + loss.dice * (1 - (above / below).mean())
-            a[:, first:] = loss.dice / above.numel() * above / below.square()
-            b[:, first:] = loss.dice / above.numel() * -2 / below
+            a[:, first:] = weight / above.numel() * above / below.square()
+            b[:, first:] = weight / above.numel() * -2 / below
         ctx.save_for_backward(p, target, weights, a, b)
-        ctx.cross_entropy, ctx.dtype = loss.cross_entropy, logits.dtype
-        return total
+        ctx.cross_entropy, ctx.dtype = share.fraction * loss.cross_entropy, logits.dtype
+        return total * share.fraction if share.of else total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         p, target, weights, a, b = ctx.saved_tensors
         w = (
             grad
@@ -219,7 +267,7 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
         # All classes as if none were true; then add the part of the true class.
         dz = (grad * a)[:, None] - (grad * mean - w)[..., None]
         dz.mul_(p).scatter_add_(2, true[..., None], (grad * along - w)[..., None])
-        return dz.reshape(*target.shape, -1).movedim(-1, 1).to(ctx.dtype), None, None
+        return dz.reshape(*target.shape, -1).movedim(-1, 1).to(ctx.dtype), None, None, None
 
 
 def _log_probabilities_last(z: Tensor) -> Tensor:
@@ -239,9 +287,10 @@ def _over_voxels(
     target: Tensor,
     loss: Loss,
     valid: Tensor | None,
+    share: Share,
 ) -> Tensor:
     """Weighted sum of the voxel terms."""
-    weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary, valid)
+    weights = _voxel_weights(logs, target, loss.class_weights, loss.boundary, valid, share)
     total = logs.new_zeros(())
     for weight, term in terms:
         total = total + weight * term.cost(logs, target, weights, loss)
@@ -254,12 +303,18 @@ def _over_structures(
     target: Tensor,
     loss: Loss,
     valid: Tensor | None,
+    share: Share,
 ) -> Tensor:
     """Weighted sum of the structure terms; ``p`` is 0 at voxels that are not ``valid``."""
     total = p.new_zeros(())
     for weight, term in terms:
         squared = loss.squared and term.squares
         sums = _sums(p, target, loss.batch_dice, loss.background, squared, valid)
+        if loss.batch_dice:
+            sums = [
+                (share.total(both), share.total(found), share.total(true))
+                for both, found, true in sums
+            ]
         total = total + weight * term.cost(sums, loss)
     return total
 
@@ -620,11 +675,12 @@ def _voxel_weights(
     class_weights: Sequence[float],
     boundary: float,
     valid: Tensor | None = None,
+    share: Share = WHOLE,
 ) -> Tensor | None:
     """(B, *space) in the dtype of the logits; None if all weights are 1.
 
     Voxels that are not ``valid`` get 0, and the others are scaled so that a mean over all voxels is
-    the mean over the valid ones.
+    the mean over the valid ones, of all parts of the batch.
     """
     if class_weights and len(class_weights) != logs.shape[1]:
         raise ValueError(
@@ -638,7 +694,9 @@ def _voxel_weights(
     )[target]
     if boundary:
         weights = weights + boundary_weights(target, boundary, valid)
-    return weights if valid is None else weights * (valid * (valid.numel() / valid.sum().clamp(1)))
+    if valid is None:
+        return weights
+    return weights * (valid * (share.size(valid) / share.total(valid.sum()).clamp(1)))
 
 
 def _cross_entropy(logs: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:

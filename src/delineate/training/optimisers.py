@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..core.plan import Optimiser
 from ..extend.parts import OptimiserKind
 from ..extend.registers import OPTIMISERS
+from .ranks import ALONE, Ranks
 
 MUON_MOMENTUM = 0.95
 # Root mean square of an update at learning rate 1. It is the usual value of AdamW, so that both use
@@ -24,12 +25,18 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def make_optimiser(
-    module: nn.Module, plan: Optimiser, dtype: torch.dtype = torch.float32
+    module: nn.Module,
+    plan: Optimiser,
+    dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> torch.optim.Optimizer:
     """The optimiser of the plan; norms and biases have no weight decay. ``dtype``: the type in
-    which large matrices may be multiplied.
+    which large matrices may be multiplied. ``ranks`` share what can be shared.
     """
-    return OPTIMISERS[plan.kind].make(module, plan, dtype)
+    made = OPTIMISERS[plan.kind].make(module, plan, dtype)
+    if isinstance(made, Muon):
+        made.ranks = ranks
+    return made
 
 
 def _groups(module: nn.Module, plan: Optimiser) -> list[dict[str, Any]]:
@@ -96,7 +103,11 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         dtype: of the largest matrix product; bfloat16 if the device has hardware for it.
+
+    ``ranks`` divide the matrices among themselves.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(
         self, parameters: Any, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
@@ -135,11 +146,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - MUON_MOMENTUM)
         ahead = torch._foreach_lerp(grads, momenta, MUON_MOMENTUM)  # Nesterov momentum
         # The factor makes the root mean square of the update MUON_SHARE for every shape.
-        return [
-            _with_equal_singular_values(u.flatten(1), self.dtype).view_as(u)
-            * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5)
-            for u in ahead
-        ]
+        return self.ranks.divided(
+            ahead,
+            lambda u: (
+                _with_equal_singular_values(u.flatten(1), self.dtype).view_as(u)
+                * (MUON_SHARE * max(u.shape[0], u[0].numel()) ** 0.5)
+            ),
+        )
 
     def _adam(self, moved: Sequence[Tensor]) -> list[Tensor]:
         """Updates of Adam (Kingma 2015) with bias correction; advances the moments."""

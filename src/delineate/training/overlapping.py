@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ..core.plan import Loss
 from . import losses
+from .losses import WHOLE, Share
 
 
 def members(codes: Tensor, structures: int) -> Tensor:
@@ -20,10 +21,11 @@ def members(codes: Tensor, structures: int) -> Tensor:
     return torch.stack([codes >> n & 1 for n in range(structures)], 1) > 0
 
 
-def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
+def combined(logits: Tensor, target: Tensor, loss: Loss, share: Share = WHOLE) -> Tensor:
     """The weighted sum of the terms of ``loss``, each over the structures one by one: overlaps from
     the probabilities (see ``losses``), and the binary cross-entropy as mean over voxels and
-    structures (Isensee 2021 for regions). ``class_weights`` are those of the structures.
+    structures (Isensee 2021 for regions). ``class_weights`` are those of the structures; ``share``
+    is the part of a batch that this is.
 
     Raises:
         ValueError: the loss has a term that compares classes, or weights of boundaries.
@@ -41,24 +43,26 @@ def combined(logits: Tensor, target: Tensor, loss: Loss) -> Tensor:
         weights = valid[:, None].to(z.dtype)
         if loss.class_weights:
             weights = weights * z.new_tensor(loss.class_weights).view(1, -1, *[1] * (z.ndim - 2))
-        count = valid.sum().clamp(1) * structures
-        total = total + loss.binary_cross_entropy * (costs * weights).sum() / count
+        count = share.total(valid.sum()).clamp(1) * structures
+        cost = loss.binary_cross_entropy * (costs * weights).sum() / count
+        total = total + (cost * share.counts if share.of else cost)
     terms = {name: weight for name in losses.OVERLAPS if (weight := getattr(loss, name))}
     if terms:
         p = z.sigmoid() * valid[:, None]
         for name, weight in terms.items():
             squares = loss.squared and name == "dice"
-            sums = _sums(p, true, loss.batch_dice, squares)
-            total = total + weight * losses.OVERLAPS[name].cost(sums, loss)
+            sums = _sums(p, true, loss.batch_dice, squares, share)
+            cost = weight * losses.OVERLAPS[name].cost(sums, loss)
+            total = total + (cost * share.fraction if share.of else cost)
     return total
 
 
-def _sums(p: Tensor, true: Tensor, batch: bool, squared: bool) -> list[losses.Sums]:
+def _sums(p: Tensor, true: Tensor, batch: bool, squared: bool, share: Share) -> list[losses.Sums]:
     """sum(p g), sum(p) or sum(p^2), sum(g) of each structure, for the batch or for each sample."""
     axes = tuple(range(2, p.ndim))
     found = ((p * true).sum(axes), (p.square() if squared else p).sum(axes), true.sum(axes))
     if batch:
-        both, predicted, there = (one.sum(0) for one in found)
+        both, predicted, there = (share.total(one.sum(0)) for one in found)
         return [(both, predicted, there)]
     return [(both, predicted, there) for both, predicted, there in zip(*found, strict=True)]
 

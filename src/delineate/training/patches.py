@@ -7,6 +7,7 @@ its case and is raised in the training loop.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,28 +21,37 @@ from ..core.plan import Plan
 from ..core.store import StoredCase
 from . import augmentation as augment
 
+STAND_IN = (8, 8)  # voxels of a patch that is changed only for the numbers this draws
 AHEAD = 3  # batches prepared in advance, plus one per thread
 
 # Image (B, C, *patch) float32, label (B, *patch) int64; patch has two axes in 2-D.
 Batch = tuple[Tensor, Tensor]
 
 
-def draw_batch(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Batch:
-    """The batch of ``step``. ``plan.foreground`` is the fraction of its samples that are centred on
-    a structure.
+def draw_batch(
+    plan: Plan, cases: Sequence[StoredCase], seed: int, step: int, part: slice = slice(None)
+) -> Batch:
+    """The batch of ``step``, or these samples of it. ``plan.foreground`` is the fraction of its
+    samples that are centred on a structure.
     """
     # One random stream per step, used by its samples in order.
     rng = np.random.default_rng([seed, step])
-    pairs = [
-        draw_sample(plan, cases, rng, forced=n < round(plan.foreground * plan.batch))
-        for n in range(plan.batch)
-    ]
+    wanted = range(plan.batch)[part]
+    pairs = []
+    for n in range(wanted.stop):
+        forced = n < round(plan.foreground * plan.batch)
+        if n in wanted:
+            pairs.append(draw_sample(plan, cases, rng, forced))
+        else:
+            _pass_over(plan, cases, rng, forced)
     image, label = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     return (image[..., 0], label[..., 0]) if plan.dims == 2 else (image, label)
 
 
-def _pinned(plan: Plan, cases: Sequence[StoredCase], seed: int, step: int) -> Batch:
-    image, label = draw_batch(plan, cases, seed, step)
+def _pinned(
+    plan: Plan, cases: Sequence[StoredCase], seed: int, step: int, part: slice = slice(None)
+) -> Batch:
+    image, label = draw_batch(plan, cases, seed, step, part)
     return image.pin_memory(), label.pin_memory()
 
 
@@ -55,11 +65,7 @@ def draw_sample(
     """
     case = cases[int(rng.integers(len(cases)))]
     try:
-        # A batch of one sample cannot hold a fraction of foreground samples: draw instead.
-        if plan.batch == 1:
-            forced = bool(rng.random() < plan.foreground)
-        centre = _centre(case, plan, rng, forced)
-        spatial = augment.draw(plan, rng, case.spacing_mm, case.shape)
+        centre, spatial = _placed(case, plan, rng, forced)
         image, label = augment.sample_patch(case, centre, plan.patch, spatial)
         if int(label.max()) >= plan.codes + plan.loss.ignore:
             raise TrainingError(
@@ -79,6 +85,33 @@ def draw_sample(
         raise TrainingError(
             f"reading a patch failed ({type(error).__name__}: {error})", case=case.id
         ) from error
+
+
+def _placed(
+    case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool
+) -> tuple[list[int], augment.Spatial]:
+    """Where a sample is read, and how it is deformed."""
+    # A batch of one sample cannot hold a fraction of foreground samples: draw instead.
+    if plan.batch == 1:
+        forced = bool(rng.random() < plan.foreground)
+    centre = _centre(case, plan, rng, forced)
+    return centre, augment.draw(plan, rng, case.spacing_mm, case.shape)
+
+
+def _pass_over(
+    plan: Plan, cases: Sequence[StoredCase], rng: np.random.Generator, forced: bool
+) -> None:
+    """Advance the random stream as ``draw_sample`` does, without reading the patch."""
+    # What a registered change draws may depend on the patch.
+    if any(plan.augmentation.custom.values()):
+        draw_sample(plan, cases, rng, forced)
+        return
+    _placed(cases[int(rng.integers(len(cases)))], plan, rng, forced)
+    size = (*STAND_IN, 1 if plan.dims == 2 else STAND_IN[0])
+    image = torch.arange(math.prod(size), dtype=torch.float32).reshape(size)
+    augment.change_intensity(
+        image.expand(len(plan.channels), *size), torch.zeros(size, dtype=torch.int64), plan, rng
+    )
 
 
 def _centre(case: StoredCase, plan: Plan, rng: np.random.Generator, forced: bool) -> list[int]:
@@ -105,9 +138,10 @@ def batches(
     first: int,
     threads: int = 1,
     pinned: bool = False,
+    part: slice = slice(None),
 ) -> Generator[Batch, None, None]:
-    """Endless batches from step ``first`` on, drawn ahead in ``threads``. Close the iterator to
-    stop the threads.
+    """Endless batches from step ``first`` on, or these samples of each, drawn ahead in
+    ``threads``. Close the iterator to stop the threads.
 
     ``pinned`` batches can be copied to a GPU while it computes.
     """
@@ -125,7 +159,7 @@ def batches(
             # Keep the queue full; batches leave it in the order of their steps.
             while len(waiting) < AHEAD + threads:
                 waiting.append(
-                    pool.submit(_pinned if pinned else draw_batch, plan, cases, seed, step)
+                    pool.submit(_pinned if pinned else draw_batch, plan, cases, seed, step, part)
                 )
                 step += 1
             yield waiting.popleft().result()

@@ -24,6 +24,7 @@ from ..inference import engine as infer
 from . import overlapping
 from .losses import OWN, class_after_class, combined
 from .patches import Batch
+from .ranks import ALONE, Ranks
 
 Counts = NDArray[np.int64]
 VALIDATION_OVERLAP = 0.25  # maximum overlap of windows: more is much slower, with similar scores
@@ -87,12 +88,14 @@ def evaluate(
     cases: Sequence[StoredCase],
     device: torch.device,
     limit_s: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Dice of each structure, pooled over whole preprocessed cases, and a validation loss.
 
     Args:
         limit_s: stop after the case during which this limit is reached (at least one case is
             evaluated).
+        ranks: divide the cases among themselves; all have the same result.
 
     Returns:
         ``val_dice`` name -> Dice (NaN if neither reference nor prediction has a voxel),
@@ -102,15 +105,32 @@ def evaluate(
         computed from averaged windows. An undefined mean Dice adds nothing to the loss.
     """
     engine = infer.Engine(plan, ((module, 1.0),), device, infer.fast_dtype(device))
-    classes, began = plan.network.classes, time.monotonic()
-    ignore = plan.loss.ignore
+    with ranks.agreeing():
+        sums = _case_sums(engine, cases[ranks.rank :: ranks.size], limit_s)
+    total, nats, voxels, done = (ranks.sum(one) for one in sums)
+    # The plan's weights of both kinds of terms, applied to what can be computed here.
+    named, mean = dice(total.cpu().numpy(), plan.structures)
+    by_voxel, by_region = _weights(plan.loss)
+    loss = by_voxel * float(nats) / max(int(voxels), 1) + (
+        by_region * (1 - mean) if np.isfinite(mean) else 0.0
+    )
+    return {"val_dice": named, "val_dice_mean": mean, "val_loss": loss, "val_cases": int(done)}
+
+
+def _case_sums(
+    engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Over whole cases, on the device of the engine: voxel counts (3, L), the sum of -log p of the
+    true class, the number of voxels, and that of cases.
+    """
+    plan, device, began = engine.plan, engine.device, time.monotonic()
+    classes, ignore = plan.network.classes, plan.loss.ignore
     exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
-    columns = len(plan.structures) + 1
-    total, nats, voxels, done = (
+    columns, done = len(plan.structures) + 1, 0
+    total, nats, voxels = (
         torch.zeros((3, columns), dtype=torch.int64, device=device),
         torch.zeros((), dtype=exact, device=device),
         torch.zeros((), dtype=torch.int64, device=device),
-        0,
     )
     # Accumulate on the device; the results are read once, at the end.
     for case in cases:
@@ -127,13 +147,7 @@ def evaluate(
         done += 1
         if limit_s is not None and time.monotonic() - began > limit_s:
             break
-    # The plan's weights of both kinds of terms, applied to what can be computed here.
-    named, mean = dice(total.cpu().numpy(), plan.structures)
-    by_voxel, by_region = _weights(plan.loss)
-    loss = by_voxel * float(nats) / max(int(voxels), 1) + (
-        by_region * (1 - mean) if np.isfinite(mean) else 0.0
-    )
-    return {"val_dice": named, "val_dice_mean": mean, "val_loss": loss, "val_cases": done}
+    return total, nats, voxels, torch.tensor(done, device=device)
 
 
 @torch.no_grad()

@@ -16,17 +16,38 @@ import numpy as np
 from ...cohorts.reading import read_image, read_label
 from ...core.inputs import read_json_if_any
 from ...core.labels import IGNORED, LabelSet
+from ...core.machine import available_bytes
 from ...core.manifest import Case, Manifest
 from ...core.plan import Plan
 from ...core.progress import Progress, silent
-from ...core.store import Store
+from ...core.store import Store, StoredCase
 from ...core.volume import Volume
 from ...execution import local as batch
 from ...trust.plausibility import CaseMeasures, Ranges, measure, ranges_of, sample
 
+# Prepared cases are held in memory if they need at most this share of what is free.
+RAM_SHARE = 0.35
 VIEWS_CHUNK = (32, 32, 32)  # views slice along every axis: a chunk as wide along each
 MEASURES = "measures"  # of a case, in its notes
 OBLIQUE_DEPTH = 8  # slices in a chunk where tilted planes cross several
+
+
+def opened(
+    store: Store, plan: Plan, ids: Sequence[str], view: str = "", copies: int = 1
+) -> list[StoredCase]:
+    """The prepared cases as ``view`` sees them, in memory if all of them fit.
+
+    Args:
+        plan: of the run, which has the views.
+        copies: processes of this machine that each hold them.
+    """
+    fits = copies * store.nbytes(ids) < RAM_SHARE * available_bytes()
+    found = [store.open(case).loaded() if fits else store.open(case) for case in ids]
+    if not view:
+        return found
+    seen, labels = plan.named_views()[view], plan.labels
+    table = labels.merge_table() if seen.merge_sides else np.arange(len(labels) + 1)
+    return [case.seen(seen.order, table) for case in found]
 
 
 def prepare_cohort(

@@ -35,6 +35,7 @@ from ...execution.claims import CLAIM, Claim, holder_of
 from ...extend.parts import Listener, Recipe
 from .clock import RunClock
 from .request import Request
+from .together import Leader
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TrainingRun:
         recipe: makes the plan; None for the rules of ``planning.rules``.
         listeners: receive the figures of each network's training.
         claim: of this process on the folder, once it has one.
+        leader: of the processes that train together (``together.Leader``); None in one alone.
         say, progress: see ``core.progress``.
     """
 
@@ -59,6 +61,7 @@ class TrainingRun:
     say: Say = unsaid
     progress: Progress = silent
     claim: Claim | None = None
+    leader: Leader | None = None
 
     @property
     def folder(self) -> Path:

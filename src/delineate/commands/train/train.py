@@ -28,17 +28,24 @@ from ... import __version__
 from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
 from ...core.bundle import Bundle, Weights, graphs_beside, load_weights
-from ...core.errors import DelineateError, OutputError, StoreError, TrainingError
-from ...core.inputs import read_json, read_json_lines
-from ...core.machine import available_bytes
+from ...core.errors import (
+    DelineateError,
+    LostRankError,
+    OutputError,
+    RankError,
+    StoreError,
+    TrainingError,
+)
+from ...core.inputs import read_json, read_json_if_any, read_json_lines
 from ...core.manifest import Case, Manifest
 from ...core.outputs import RECORD
-from ...core.plan import Network
+from ...core.plan import Network, Plan
 from ...core.progress import Progress, Say, silent, unsaid
 from ...core.schema import SCHEMAS
 from ...core.scores import without_nan
-from ...core.store import StoredCase
+from ...core.store import Store, StoredCase
 from ...evaluation.training_verdict import Verdict
+from ...execution import launch
 from ...execution.claims import CLAIM, claimed
 from ...execution.stopping import StopSignal
 from ...extend.parts import FollowedRun
@@ -50,21 +57,21 @@ from ...trust.plausibility import Ranges
 from .. import predict as predict_step
 from .. import report as report_step
 from ..options import ReportOptions, TrainOptions, reads_images
-from . import held_out, judging, preparation
+from . import held_out, judging, preparation, together
 from .listeners import Recorders, find_listeners
 from .model_file import ModelFile
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
-from .run import TrainingRun, open_run
+from .run import TrainingRun, folder_of, open_run
 from .sides import settle_cohort
 
 if TYPE_CHECKING:
     from ...training import loop
+    from ...training.ranks import Ranks
 
 T = TypeVar("T")
 
-# Prepared cases are held in memory if they need at most this share of what is free.
-RAM_SHARE = 0.35
+LOST = 3  # exit code of a rank that lost the others, as of a training that cannot continue
 MOST_SCORED = 16  # training cases that are scored, for comparison with the others
 
 
@@ -102,6 +109,78 @@ def train(
     Raises:
         UsageError, InputError, PlanError, TrainingError, OutputError: see their messages.
     """
+    together.refuse_unfit(options)
+    if options.devices * options.nodes == 1:
+        return _train_alone(Path(data), Path(model), options, say, progress)
+    asked = (Path(data), Path(model), options, time.time())
+    if together.started_outside(options):
+        return _train_as_rank(asked, 0, say, progress, own=False)
+    work = launch.Work(_train_as_rank, asked, options.devices, together.node(), options.nodes)
+    found: TrainingResult = launch.run(work, say=say, progress=progress)
+    return found
+
+
+def _train_as_rank(
+    asked: tuple[Path, Path, TrainOptions, float],
+    restarts: int,
+    say: Say,
+    progress: Progress,
+    own: bool = True,
+) -> TrainingResult:
+    """The part of one of several processes; the result is that of the first.
+
+    Args:
+        asked: data, model, options, and when they were asked for.
+        restarts: so far; what was overwritten then is kept.
+        own: whether ``execution.launch`` has started this process.
+    """
+    from ...inference.devices import choose_device
+    from ...training import ranks
+
+    data, model, options, asked_at = asked
+    begun = folder_of(model) / "request.json"
+    if restarts and begun.is_file() and begun.stat().st_mtime > asked_at:
+        options = replace(options, overwrite=False)
+    require_extra("train", "train")
+    device = choose_device(options.device)
+    with ranks.joined(device, options.devices, options.nodes, own) as found:
+        if not found.leads:
+            request_of(data, options)  # registers the parts that it names
+            _follow(found, own)
+            return _found_result(model)
+        leader = together.Leader(found, options.devices)
+        try:
+            return _train_alone(data, model, options, say, progress, leader)
+        finally:
+            leader.dismiss()
+
+
+def _follow(ranks: Ranks, own: bool) -> None:
+    """The part of a rank that does not lead."""
+    try:
+        together.follow(ranks, partial(_join, ranks=ranks))
+    except LostRankError:
+        if own:
+            raise
+        raise SystemExit(LOST) from None  # the one that was lost states why, or who started it
+
+
+def _found_result(model: Path) -> TrainingResult:
+    """The result that rank 0 has written."""
+    card = read_json_if_any(folder_of(model) / "card.json") or {}
+    verdict = Verdict.from_json(card.get("verdict"))
+    return TrainingResult(model, folder_of(model), card.get("scores", {}), (), verdict)
+
+
+def _train_alone(
+    data: Path,
+    model: Path,
+    options: TrainOptions,
+    say: Say,
+    progress: Progress,
+    leader: together.Leader | None = None,
+) -> TrainingResult:
+    """A training in this process, or that which ``leader`` leads."""
     from ...inference.devices import choose_device
 
     request = request_of(data, options)
@@ -114,7 +193,7 @@ def train(
     originals_in(request.data, request.files).refuse([model])
     run = open_run(
         request,
-        Path(model),
+        model,
         options.overwrite,
         recipe=recipe,
         listeners=listeners,
@@ -126,7 +205,7 @@ def train(
     if run.is_finished:
         return _finished(run)
     with claimed(run.folder / CLAIM) as claim:
-        run = replace(run, claim=claim)
+        run = replace(run, claim=claim, leader=leader)
         atomic.remove_temporaries(run.folder)
         atomic.remove_temporaries_of(run.model)
         run.save_json(
@@ -387,13 +466,66 @@ def _fitted(
 
     try:
         with deterministic(fitted.device) if run.request.deterministic else nullcontext():
-            return loop.fit(fitted)
+            if run.leader is None:
+                return loop.fit(fitted)
+            shared = replace(fitted, ranks=run.leader.ranks)
+            order = _order(run, fitted, model.plan, job.view)
+            return run.leader.fit(order, partial(loop.fit, shared), run.say)
+    except RankError:
+        raise
     except TrainingError as error:
         best = fitted.folder / "best.safetensors"
         if not best.is_file():
             raise
         model.note("diverged", job.name, error.message)
         return load_weights(best, fitted.say)
+
+
+def _order(run: TrainingRun, fitted: loop.TrainingJob, plan: Plan, view: str) -> together.Order:
+    """The training of a network as the other ranks are asked to join it."""
+    return together.Order(
+        fitted.plan,
+        plan,
+        view,
+        run.store.folder.resolve(),
+        tuple(case.id for case in fitted.train),
+        tuple(case.id for case in fitted.validate),
+        fitted.folder.resolve(),
+        fitted.seed,
+        None if fitted.deadline is None else fitted.deadline - time.monotonic(),
+        fitted.init,
+        fitted.threads,
+        fitted.extension,
+        run.request.deterministic,
+        1 if run.leader is None else run.leader.copies,
+    )
+
+
+def _join(order: together.Order, ranks: Ranks) -> None:
+    """Train a network as a rank that does not lead."""
+    from ...inference.devices import deterministic
+    from ...training import loop
+
+    store, device = Store(order.store), ranks.device
+    training, validating = (
+        preparation.opened(store, order.whole, ids, order.view, order.copies)
+        for ids in (order.training, order.validating)
+    )
+    job = loop.TrainingJob(
+        order.plan,
+        training,
+        validating,
+        order.folder,
+        device,
+        order.seed,
+        None if order.left_s is None else time.monotonic() + order.left_s,
+        order.init,
+        threads=order.threads,
+        extension=order.extension,
+        ranks=ranks,
+    )
+    with deterministic(device) if order.deterministic else nullcontext():
+        loop.fit(job)
 
 
 @dataclass
@@ -462,18 +594,9 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
 
 
 def _opened(planned: PlannedRun, cases: Sequence[Case], view: str = "") -> list[StoredCase]:
-    """The prepared cases as ``view`` sees them, in memory if all of them fit."""
-    import numpy as np
-
-    store, plan = planned.run.store, planned.plan
-    ids = [c.id for c in cases]
-    fits = store.nbytes(ids) < RAM_SHARE * available_bytes()
-    opened = [store.open(case).loaded() if fits else store.open(case) for case in ids]
-    if not view:
-        return opened
-    seen, labels = plan.named_views()[view], plan.labels
-    table = labels.merge_table() if seen.merge_sides else np.arange(len(labels) + 1)
-    return [case.seen(seen.order, table) for case in opened]
+    run, ids = planned.run, [case.id for case in cases]
+    copies = 1 if run.leader is None else run.leader.copies
+    return preparation.opened(run.store, planned.plan, ids, view, copies)
 
 
 def _finish(

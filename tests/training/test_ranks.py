@@ -1,0 +1,195 @@
+"""One, two and four ranks make the same training: batches, losses, gradients, and resumed runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.plans import small_network, small_plan
+
+from delineate.core.inputs import read_json_lines
+from delineate.core.plan import Augmentation, Loss, Optimiser, Plan, Schedule
+from delineate.core.store import Store, StoredCase
+from delineate.execution import launch
+from delineate.training import loop, losses, overlapping
+from delineate.training.losses import Share
+from delineate.training.patches import draw_batch
+from delineate.training.ranks import Ranks, joined
+
+CPU = torch.device("cpu")
+CLOSE = 1e-4  # largest relative difference of a loss that is allowed
+LOSSES = {
+    "fused": Loss(),
+    "fused, sample by sample": Loss(batch_dice=False, background=True),
+    "general": Loss(dice=1, focal=1, tversky=1, generalised_dice=1, boundary=1, squared=True),
+    "weighted": Loss(class_weights=(0.5, 1, 2)),
+}
+
+
+class Parts:
+    """Parts of a batch one after the other: ``add`` gives the sums of the whole."""
+
+    def __init__(self, cuts: list[slice], batch: int):
+        self.cuts, self.batch = cuts, batch
+
+    def losses(self, cost: Any, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The sum of the losses of the parts, by the sums that a first round records."""
+        recorded: list[list[torch.Tensor]] = []
+        for cut in self.cuts:
+            own: list[torch.Tensor] = []
+            recorded.append(own)
+            cost(
+                *self.part(cut, logits, target),
+                self.share(cut, lambda x, own=own: own.append(x) or x),
+            )
+        totals = [sum(sums) for sums in zip(*recorded, strict=True)]
+        found = logits.new_zeros(())
+        for cut in self.cuts:
+            left = iter(totals)
+            share = self.share(cut, lambda x, left=left: next(left))
+            found = found + cost(*self.part(cut, logits, target), share)
+        return found
+
+    def share(self, cut: slice, add: Any) -> Share:
+        return Share(max(0, cut.stop - cut.start), self.batch, add)
+
+    @staticmethod
+    def part(cut: slice, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        # An empty part computes the first sample.
+        return [one[cut] if cut.stop > cut.start else one[:1] for one in tensors]
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_the_losses_of_parts_add_up(loss, ignore):
+    draw = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 3, 6, 5, 4, generator=draw, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 3 + ignore, (3, 6, 5, 4), generator=draw)
+    loss = Loss(**loss.model_dump() | {"ignore": ignore})
+
+    def cost(x, y, share=losses.WHOLE):
+        return losses.deeply_supervised([x, x[..., ::2, :, :]], y, loss, None, share)
+
+    parts = Parts([slice(0, 1), slice(1, 3), slice(3, 3)], 3)
+    whole, summed = cost(logits, target), parts.losses(cost, logits, target)
+    assert summed.item() == pytest.approx(whole.item(), rel=1e-12)
+    grads = [torch.autograd.grad(one, logits)[0] for one in (whole, summed)]
+    assert torch.allclose(*grads, atol=1e-12)
+
+
+def test_the_losses_of_parts_of_overlapping_structures_add_up():
+    draw = torch.Generator().manual_seed(2)
+    logits = torch.randn(3, 2, 6, 5, 4, generator=draw, dtype=torch.float64)
+    target = torch.randint(0, 5, (3, 6, 5, 4), generator=draw)  # 4 is ignored
+    for batch in (False, True):
+        loss = Loss(cross_entropy=0, binary_cross_entropy=1, ignore=True, batch_dice=batch)
+
+        def cost(x, y, share=losses.WHOLE, loss=loss):
+            return overlapping.combined(x, y, loss, share)
+
+        summed = Parts([slice(0, 2), slice(2, 3), slice(3, 3)], 3).losses(cost, logits, target)
+        assert float(summed) == pytest.approx(float(cost(logits, target)), rel=1e-12)
+
+
+def stored(folder: Path) -> list[StoredCase]:
+    store, out = Store(folder), []
+    for n in range(3):
+        if not store.has(f"c{n}"):
+            rng, label = np.random.default_rng(n), np.zeros((24 + 2 * n, 20, 16), np.uint8)
+            label[4:12, 5:15, 1:4] = 1
+            label[13:20, 6:14, 2:15] = 2
+            image = (label * 2.0 + rng.normal(0, 0.3, label.shape))[None]
+            store.add(f"c{n}", image, label, 3, (16,) * 3, seed=n, spacing_mm=(1.0, 1.3, 4.0))
+        out.append(store.open(f"c{n}").loaded())
+    return out
+
+
+def plan_of(steps: int = 3, **changes: Any) -> Plan:
+    every = {f"{name}_p": 0.5 for name in ("noise", "blur", "gamma", "low_resolution", "contrast")}
+    base = {
+        "batch": 3,
+        "augmentation": Augmentation(mirror=(0,), rotation_p=0.5, elastic_p=0.5, **every),
+        "network": small_network(3, norm="batch", deep_supervision=True),
+        "optimiser": Optimiser(kind="muon"),
+        "schedule": Schedule(epochs=2, steps_per_epoch=steps),
+    }
+    return small_plan(3, **{**base, **changes})
+
+
+def test_a_rank_draws_its_samples_of_the_same_batch(tmp_path):
+    cases, plan = stored(tmp_path), plan_of()
+    for step in range(4):
+        whole = draw_batch(plan, cases, 1, step)
+        for size in (2, 3, 5):
+            parts = [Ranks(rank, size).part(plan.batch) for rank in range(size)]
+            counted = [Ranks(rank, size).share(plan.batch).samples for rank in range(size)]
+            assert sum(counted) == plan.batch and max(counted) - min(counted) <= 1
+            for part in parts:
+                own = draw_batch(plan, cases, 1, step, part)
+                assert all(torch.equal(a, b[part]) for a, b in zip(own, whole, strict=True))
+
+
+def train(
+    asked: tuple[Path, str, Plan, int, int], restarts: int, say: Any, progress: Any
+) -> list[dict[str, Any]]:
+    """The log lines of a training, by one of the ranks if there are several; it dies at the step
+    ``die_at``, if that is not 0, before the checkpoint.
+    """
+    folder, name, plan, size, die_at = asked
+    cases, lines = stored(folder / "store"), []
+    torch.set_num_threads(1)
+
+    def listen(line: dict[str, Any]) -> None:
+        lines.append(line)
+        if line["step"] == die_at:
+            raise KeyError("killed")
+
+    job = loop.TrainingJob(plan, cases[:2], cases[2:], folder / name, CPU, 3, listener=listen)
+    if size == 1:
+        loop.fit(job)
+        return lines
+    with joined(CPU, size, 1, own=True) as ranks:
+        loop.fit(replace(job, ranks=ranks))
+    return lines
+
+
+def trained(folder: Path, name: str, plan: Plan, size: int, die_at: int = 0) -> np.ndarray:
+    """The losses, by step, of the lines of the log."""
+    asked = (folder, name, plan, size, die_at)
+    try:
+        if size == 1:
+            train(asked, 0, None, None)
+        else:
+            launch.run(launch.Work(train, asked, size))
+    except (KeyError, RuntimeError):
+        assert die_at
+    lines = read_json_lines(folder / name / "log.jsonl")
+    return np.array([[line["step"], line["loss"], line.get("val_loss", 0)] for line in lines])
+
+
+def test_two_ranks_train_as_one(tmp_path):
+    plan = plan_of(schedule=Schedule(epochs=1, steps_per_epoch=3))
+    one, two = (trained(tmp_path, f"of {size}", plan, size) for size in (1, 2))
+    assert len(one) == 3 and np.allclose(one, two, rtol=1e-5)
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_many_steps_of_several_ranks(tmp_path, size, loss):
+    plan = plan_of(steps=20, batch=2, loss=loss)
+    one, more = (trained(tmp_path, f"of {n}", plan, n) for n in (1, size))
+    assert np.allclose(one, more, rtol=CLOSE)
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1), (3, 2)])
+def test_a_run_continues_on_another_number_of_ranks(tmp_path, sizes):
+    plan = plan_of(steps=10)
+    one = trained(tmp_path, "one", plan, 1)
+    trained(tmp_path, "continued", plan, sizes[0], die_at=14)
+    assert np.allclose(one, trained(tmp_path, "continued", plan, sizes[1]), rtol=CLOSE)
