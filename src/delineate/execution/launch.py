@@ -26,9 +26,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..core.errors import DelineateError, LostRankError
+from ..core.machine import cores
 from ..core.progress import Progress, Say, silent, unsaid
 from . import stopping
-from .local import cores
 
 RESTARTS = 3
 # After a process was lost, seconds in which another may state why, and after the first one has
