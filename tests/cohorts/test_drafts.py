@@ -177,6 +177,36 @@ def test_several_masks_of_an_image_are_united(tmp_path):
     assert [int(read_label(c, manifest).array.sum()) for c in manifest][:2] == [18, 27]
 
 
+def test_the_folder_of_an_image_states_the_case(tmp_path):
+    """Numbers of further masks in it are those of parts, although other cases have them too."""
+    for n in range(1, 5):
+        png(tmp_path / f"data/case{n:02d}/photo.png", picture(n))
+        for k in range(1, 4):
+            png(tmp_path / f"data/case{n:02d}/task01_seg{k:02d}.png", blob(at=4 * k - 3, size=3))
+    manifest, _ = found(tmp_path / "data", tmp_path)
+    rows = [(case, source) for case in manifest for source in case.label]
+    assert len(manifest) == 4 and len(rows) == 12
+    assert all(Path(case.path).parent == Path(source.path).parent for case, source in rows)
+
+
+@pytest.mark.parametrize(
+    ("scans_of", "masks_of"),
+    [
+        ("TrainBatch{b}/imagesTr/ATM_{n}_0000", "TrainBatch{b}/labelsTr/ATM_{n}_0000"),
+        ("scans-{b}/Part{b}/Rib{n}-image", "drawn-{b}/Part{b}/Rib{n}-label"),
+        ("organ{w}/tissue/organ{w}_{m}", "organ{w}/drawn/organ{w}_{m}"),
+    ],
+)
+def test_batches_and_organs_are_no_patients(tmp_path, scans_of, masks_of):
+    for n in range(9):
+        of = {"b": 1 + n // 3, "n": 100 + n, "m": 1 + n % 3, "w": "abc"[n // 3]}
+        png(tmp_path / "data" / f"{scans_of.format(**of)}.png", picture(n))
+        png(tmp_path / "data" / f"{masks_of.format(**of)}.png", blob())
+    manifest, text = found(tmp_path / "data", tmp_path)
+    assert len(manifest) == len(manifest.patients) == 9, text
+    assert len({case.group for case in manifest}) == 3
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_train_and_test_parts(tmp_path, labelled):
     for part, count in (("training", 4), ("testing", 3)):
@@ -232,6 +262,13 @@ def two_raters(root):
         png(root / "pic" / f"{n}.png", picture(n))
         png(root / "drawn_A" / f"{n}.png", blob(at=3))
         png(root / "drawn_B" / f"{n}.png", blob(at=4))
+
+
+def several_versions(root):
+    for n in range(1, 5):
+        png(root / f"case{n:02d}" / "photo.png", picture(n))
+        for k in range(1, 4):
+            png(root / f"case{n:02d}" / f"task01_seg{k:02d}.png", blob(at=3 + k // 3))
 
 
 def one_radiologist_within_the_other(root):
@@ -295,6 +332,7 @@ def nothing_there(root):
     ("tree", "told"),
     [
         (two_raters, "drawn_A.*drawn_B.*two observers"),
+        (several_versions, "several masks of each image that overlap"),
         (one_radiologist_within_the_other, "drawn_rad1.*drawn_rad2.*two observers"),
         (nothing_in_common, "do not pair"),
         (only_masks, "look like masks"),

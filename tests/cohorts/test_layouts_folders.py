@@ -343,6 +343,8 @@ def test_patients():
         ("x12_timepoint-02", "x12"),
         ("x12_week-044", "x12"),
         ("x12_pre", "x12"),
+        ("bus_0001-l", "bus_0001"),
+        ("knee_07_r", "knee_07"),
         ("case_00001", ""),
         ("volume-12", ""),
         ("atom_7", ""),

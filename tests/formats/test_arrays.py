@@ -48,6 +48,17 @@ def test_what_is_not_stated_or_does_not_fit_is_refused(tmp_path, axes, spacing, 
         files.read(Source(str(tmp_path / "a.npy"), axes=axes, spacing_mm=spacing))
 
 
+def test_a_description_states_what_is_known(tmp_path):
+    np.save(tmp_path / "a.npy", ZYX)
+    bare = files.describe(tmp_path / "a.npy")
+    assert bare["arrays"] == {"array": "3x4x5, float32"} and not bare["spacing_known"]
+    volume = files.read(Source(str(tmp_path / "a.npy"), axes="SPL", spacing_mm=SPACING))
+    files.write(volume, tmp_path / "b.npz")
+    placed = files.describe(tmp_path / "b.npz")
+    assert placed["orientation"] == "SPL" and placed["spacing_mm"] == [2.5, 0.8, 0.7]
+    assert placed["arrays"]["voxels"] == "3x4x5, float32"
+
+
 def test_archives_name_their_arrays_and_objects_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", image=ZYX, label=ZYX > 5)
     with pytest.raises(FormatError, match=r"several arrays; it has image, label.*\.npz#image"):

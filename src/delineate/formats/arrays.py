@@ -39,7 +39,8 @@ _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1)
 _ENTRY = re.compile(r"(.*)\[(\d*)\]")
 _UNSTATED = (
     "an array stores no spacing and no axes; state both in a description, such as spacing_mm: "
-    "[2.5, 0.8, 0.8] and axes: SPL for an array (z, y, x) made by SimpleITK"
+    "[2.5, 0.8, 0.8] and axes: SPL for an array (z, y, x) made by SimpleITK, or of one file with "
+    "convert --spacing 2.5,0.8,0.8 --axes SPL"
 )
 
 
@@ -75,7 +76,7 @@ def read(path: Path, kind: str, item: str, axes: str, spacing_mm: Sequence[float
         UsageError: h5py is not installed.
     """
     entry = _ENTRY.fullmatch(item)
-    if not axes and item in ("", VOXELS) and kind == "NumPy archive" and _is_placed(path):
+    if not axes and item in ("", VOXELS) and is_placed(path, kind):
         return _placed(path)
     if not axes or not (spacing_mm or entry):
         raise GeometryError(_UNSTATED, path=path)
@@ -163,6 +164,20 @@ def names_in(path: Path, kind: str) -> list[str]:
         return list(loaded.files)
 
 
+def describe(path: Path, kind: str) -> dict[str, Any]:
+    """What a file of arrays states as plain data: the shape and dtype of each array.
+
+    Raises:
+        FormatError: damaged. UsageError: h5py is not installed.
+    """
+    found = {name: load(path, kind, name) for name in names_in(path, kind)}
+    listed = {
+        name or "array": f"{'x'.join(map(str, array.shape)) or 'one value'}, {array.dtype}"
+        for name, array in found.items()
+    }
+    return {"format": kind, "arrays": listed}
+
+
 def write(volume: Volume, path: str | Path, labels: LabelSet | None = None) -> None:
     """Write a .npz file with the voxels and their geometry, or a .npy file with the voxels alone.
 
@@ -190,8 +205,9 @@ def read_names(path: str | Path, kind: str) -> dict[int, str]:
     return names_in_text(str(load(Path(path), kind, LABELS)))
 
 
-def _is_placed(path: Path) -> bool:
-    return {VOXELS, AFFINE} <= set(names_in(path, "NumPy archive"))
+def is_placed(path: Path, kind: str) -> bool:
+    """Whether a file is an archive that states its geometry."""
+    return kind == "NumPy archive" and {VOXELS, AFFINE} <= set(names_in(path, kind))
 
 
 def _placed(path: Path) -> Volume:

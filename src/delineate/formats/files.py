@@ -630,6 +630,11 @@ def describe(path: str | Path) -> dict[str, Any]:
             "spacing_known": False,
         }
         return {"path": str(path), **facts, **_facts(volume.grid)}
+    if kind in arrays.KINDS:
+        stated: dict[str, Any] = {"spacing_known": False}
+        if arrays.is_placed(where, kind):
+            stated = _facts(read_grid(where))
+        return {"path": str(path), **arrays.describe(where, kind), **stated}
     # The header is enough: no voxels are read.
     if kind not in OWN:
         volume = read(where)

@@ -68,7 +68,8 @@ class DropoutSamples:
             raise UsageError("--samples is not available for structures that overlap")
         if self.count and not plan.network.dropout:
             raise UsageError(
-                "--samples needs a model with dropout, and this one was trained without it"
+                "--samples needs a model with dropout, and this one was trained without it: train "
+                "one with --set network.dropout=0.2, or with a recipe that has it"
             )
 
     def seed(self, index: int) -> int:

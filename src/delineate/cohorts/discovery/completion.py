@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,6 +114,8 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
     cases: list[Case] = []
     ids = [case.id for case in draft.cases]
     parts, channels = patients_of_parts(ids), patients_of_channels(ids)
+    if parts and all(_are_alike(parts[case.id], case.group) for case in draft.cases):
+        parts = {}  # an organ or a class that ids repeat is no patient
     for case in draft.cases:
         # The first rule that gives a name wins; the rules used are counted for the finding.
         known = "DICOM PatientID" if draft.layout in ("dicom", "plain-images") else "the layout"
@@ -141,6 +144,12 @@ def _with_patients(draft: Draft, pattern: str | None) -> tuple[Case, ...]:
         )
     )
     return tuple(cases)
+
+
+def _are_alike(one: str, other: str) -> bool:
+    """Whether two names differ at most in case and separators."""
+    bare = [re.sub(r"[\W_]+", "", name).casefold() for name in (one, other)]
+    return bare[0] == bare[1]
 
 
 def _dicom_fact(case: Case, name: str) -> str:

@@ -341,7 +341,7 @@ PATIENTS = (
     ),
     # Both eyes, knees or breasts of one person.
     re.compile(r"(?i)^(.+?)[_-](?:left|right|od|os)$"),
-    re.compile(r"^(.+?\d)_?[LR]$"),
+    re.compile(r"^(.+?\d)(?:_?[LR]|[_-][lr])$"),
 )
 # Numbers of the form NAME_A_B in which A is no patient.
 _GROUPS = re.compile(r"(?i)(?:site|cent(?:re|er)|hospital|clinic|fold|batch|set|group)[_-]?$")

@@ -24,6 +24,7 @@ from .patterns import Template, template_of
 PAIRED = 0.5  # share of the smaller role that must have a partner
 MOST_STRUCTURES = 16  # more values with the same foreground are instances
 ALIKE = 0.2  # by how much images of one case must be more correlated than those of two
+VERSIONS = 0.5  # of the smaller of two masks of an image, that parts of one structure do not share
 LARGE, EQUAL = 0.3, 0.9  # share of the picture and of each other, of masks of the field of view
 # Words of pictures made from others, of masks that are no outlines of structures, and of observers.
 _PREVIEW = re.compile(
@@ -188,7 +189,21 @@ def _by_keys(image: Template, mask: Template, numbers: bool) -> _Pair | None:
         "part" in mask.named[0] or all(of_masks[key] == 1 for key in keys)
     )
     enough = len(keys) >= PAIRED * min(len(of_images), len(of_masks))
-    return _Pair(image, mask, numbers, keys) if "id" in shared and are_clear and enough else None
+    is_pair = "id" in shared and are_clear and enough and not _are_astray(image, mask, numbers)
+    return _Pair(image, mask, numbers, keys) if is_pair else None
+
+
+def _are_astray(image: Template, mask: Template, numbers: bool) -> bool:
+    """Whether masks pair with images of other folders although their own folder has images."""
+    shared = image.shared(mask)
+    folders: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for key, entry in zip(image.keys(shared, numbers), image.role.entries, strict=True):
+        folders.setdefault(entry.parts[:-1], set()).add(key)
+    known = set[tuple[str, ...]]().union(*folders.values())
+    return any(
+        key in known and key not in folders.get(entry.parts[:-1], known)
+        for key, entry in zip(mask.keys(shared, numbers), mask.role.entries, strict=True)
+    )
 
 
 def _unique(templates: Sequence[Template]) -> list[Template]:
@@ -380,6 +395,8 @@ def _labels(templates: Sequence[Template], left: dict[str, str]) -> dict[str, li
         LayoutError: several roles could each be the label.
     """
     groups = _without_repeated(_grouped(templates, "masks"), left)
+    for one in templates:
+        _refuse_versions(one)
     if len(groups) == 1 and "part" not in groups[0][0].named[0]:
         return {"": groups[0]}
     _refuse_several_values(groups)
@@ -403,6 +420,23 @@ def _labels(templates: Sequence[Template], left: dict[str, str]) -> dict[str, li
         return {"part": [one for group in groups for one in group]}
     order = sorted(range(len(groups)), key=lambda n: -sizes[n])
     return {names[n]: groups[n] for n in order}
+
+
+def _refuse_versions(template: Template) -> None:
+    """Raise if masks of one image that differ in {part} overlap, so that they are no parts."""
+    if "part" not in template.named[0]:
+        return
+    fields = [field for field in template.fields if field != "part"]
+    of_case: dict[tuple[str, ...], list[Path]] = {}
+    for key, entry in zip(template.keys(fields, False), template.role.entries, strict=True):
+        of_case.setdefault(key, []).append(entry.path)
+    overlap = overlap_of((paths[0], paths[1]) for paths in of_case.values() if len(paths) > 1)
+    if overlap.covered > VERSIONS and (overlap.first or overlap.second):
+        raise LayoutError(
+            f"{template.pattern} holds several masks of each image that overlap "
+            f"({overlap.covered:.0%} of the smaller one): they may be observers or versions; name "
+            "one of them in a description"
+        )
 
 
 def _without_repeated(

@@ -184,6 +184,11 @@ def _form(pieces: Iterable[Iterable[Piece]]) -> tuple[tuple[str, ...], ...]:
 # ---- words of roles ----
 
 
+def with_spaces(part: str) -> str:
+    """A part of a path with a space before each further capitalised word ("Train Batch1")."""
+    return " ".join(_CAMEL.split(part))
+
+
 def _tokens(part: str) -> list[str]:
     """The words, numbers and separators of a part of a path ("TrainImages_01" has four)."""
     return [chunk for word in _CAMEL.split(part) for chunk in _CHUNK.findall(word)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..description import KEYS, compiled_pattern
 from ..tree import MOST_SCANS, is_raster
-from .paths import Role
+from .paths import Role, with_spaces
 
 FEW_GROUPS = 10  # folders with more different names are patients, if no number says so before
 # Folders with such names hold several patients.
@@ -105,15 +105,19 @@ def _names(role: Role, places: Sequence[Place]) -> dict[Place, str]:
     own = max(inner, key=lambda place: len(set(texts[place])))
     names = {own: "{id}"} | _names_of_repeated(role, places, texts, own)
     free = [name for name in OUTER if name not in names.values()]
+    groups = [place for place in places if place != own and _is_group(role, place, texts)]
     for place in places:
         same_text = [name for other, name in names.items() if texts[other] == texts[place]]
         if place in names:
             continue
         may_be_group = "{group}" not in names.values()
+        is_group = any(_divide_alike(texts[place], texts[group]) for group in groups)
         if same_text:
             names[place] = same_text[0]
-        elif may_be_group and ("{patient}" not in free or _is_group(role, place, texts)):
+        elif may_be_group and ("{patient}" not in free or is_group):
             names[place] = "{group}"
+        elif is_group:
+            names[place] = "*"
         else:
             names[place] = free.pop(0) if free and place[0] != last else "*"
     return names
@@ -139,12 +143,17 @@ def _names_of_repeated(
     return names
 
 
+def _divide_alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two texts divide the files into the same sets."""
+    return len(set(one)) == len(set(other)) == len(set(zip(one, other, strict=True)))
+
+
 def _is_group(role: Role, place: Place, texts: Mapping[Place, Sequence[str]]) -> bool:
     """Whether a folder holds several patients: its name says so, or there are few such folders,
     most without a number in their names.
     """
     part = place[0]
-    name = "".join(piece.text for piece in role.pieces[0][part])
+    name = with_spaces("".join(piece.text for piece in role.pieces[0][part]))
     values = set(texts[place])
     numbered = [value for value in values if any(letter.isdigit() for letter in value)]
     has_number = 2 * len(numbered) > len(values)
@@ -170,7 +179,9 @@ def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Pla
     names: dict[Place, str] = {}
     of_images = _values_of(like)
     numbers = {numbers_of(value) for value in of_images["{id}"]}
-    for place in reversed(places):
+    # The folder that a mask shares with an image states the case, whatever numbers follow.
+    common = [place for place in places if _is_shared(role, place[0], like)]
+    for place in [*reversed(common), *(one for one in reversed(places) if one not in common)]:
         texts = set(_texts(role, place))
         shares = {name: len(texts & values) / len(texts) for name, values in of_images.items()}
         by_number = len({numbers_of(text) for text in texts} & numbers) / len(texts)
@@ -188,6 +199,15 @@ def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Pla
     keys = Counter(tuple(ones[part][n].text for part, n in known) for ones in role.pieces)
     several = max(keys.values()) > 1
     return names | {place: "{part}" if several and place == rest[-1] else "*" for place in rest}
+
+
+def _is_shared(role: Role, part: int, like: Template) -> bool:
+    """Whether the folders of the masks down to ``part`` are those of images too."""
+    of_images = {
+        entry.parts[: part + 1] for entry in like.role.entries if len(entry.parts) > part + 1
+    }
+    of_masks = {entry.parts[: part + 1] for entry in role.entries}
+    return len(of_masks & of_images) >= SAME * len(of_masks)
 
 
 def _values_of(like: Template) -> dict[str, set[str]]:
