@@ -94,6 +94,19 @@ def test_planted_faults_are_flagged(ranges):
     assert "volume" in found(image, swollen.with_array(swollen.array.astype(np.uint8)), ranges)
 
 
+def test_a_part_that_is_not_finite_is_flagged(ranges):
+    image, label = case(101)
+    torn = image.array.copy()
+    torn[:, :, :10] = np.nan
+    assert "not finite" in found(image.with_array(torn), label, ranges)
+    # The background of masked scans may be NaN in every case.
+    masked = [
+        (i.with_array(np.where(i.array > 30, i.array, np.nan)), m) for i, m in map(case, range(12))
+    ]
+    known = ranges_of([measure(sample(i), m, LABELS) for i, m in masked[:-1]])
+    assert "not finite" not in found(*masked[-1], known)
+
+
 def components_of(*counts: int) -> CaseMeasures:
     """Of structures a, b, ... with so many components."""
     named = dict(zip("abc", counts, strict=False))

@@ -195,6 +195,7 @@ def sample(scan: Volume) -> ScanSample:
             problems["constant"] = f"all voxels of {name} have the value {float(finite[0]):g}"
         else:
             quantities |= _intensities(number, finite, scan.unit == "HU")
+            quantities[f"lacking {number}"] = 1 - finite.size / seen.size
     placed = bool(scan.meta.get("place_known", True)) and shape[2] > 1
     if not placed or problems:
         return ScanSample(quantities, first, steps, problems, placed=placed)
@@ -417,15 +418,17 @@ def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
     kind = name.split()[0]
     if (kind == "components" and value < known.low) or (kind in _COSINES and value >= 0):
         return False
-    least = {"HU": LEAST_HU, "intensity": LEAST_SHARE, "contrast": LEAST_SHARE}.get(kind, LEAST_LOG)
+    least = LEAST_HU if kind == "HU" else LEAST_SHARE if kind in _SHARES else LEAST_LOG
     reach = float(t.ppf(1 - level / 2, known.n - 1)) * max(known.std, least)
     return abs(value - known.mean) > reach * math.sqrt(1 + 1 / known.n)
 
 
 _COSINES = ("likeness", "asymmetry")
+_SHARES = ("intensity", "contrast", "lacking")
 _KINDS = {
     "HU": "intensity",
     "contrast": "intensity",
+    "lacking": "not finite",
     "likeness": "intensity",
     "asymmetry": "mirrored",
 }
@@ -460,6 +463,9 @@ def _words(name: str, value: float, known: Range) -> str:
         return "what is bright in the training cases is dark, and the reverse"
     if kind == "asymmetry":
         return f"the scan looks mirrored, {AXES[rest]}, compared with the training cases"
+    if kind == "lacking":
+        shares = [f"{100 * v:.0f} %" for v in (value, known.low, known.high)]
+        return f"{shares[0]} of the voxels are not finite, in training {shares[1]} to {shares[2]}"
     if kind == "position":
         return f"{rest.removeprefix('of ')} is not where it is in the training cases, left to right"
     shown = [f"{v:.3g}" for v in (value, known.low, known.high)]
