@@ -395,8 +395,8 @@ def _labels(templates: Sequence[Template], left: dict[str, str]) -> dict[str, li
         LayoutError: several roles could each be the label.
     """
     groups = _without_repeated(_grouped(templates, "masks"), left)
-    for one in templates:
-        _refuse_versions(one)
+    for template in templates:
+        _refuse_versions(template)
     if len(groups) == 1 and "part" not in groups[0][0].named[0]:
         return {"": groups[0]}
     _refuse_several_values(groups)
