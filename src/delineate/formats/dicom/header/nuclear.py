@@ -65,7 +65,7 @@ def frames_of(dataset: Any, kind: tuple[str, ...], marks: Marks, count: int) -> 
         position, orientation = places[detectors[n]]
         normal = np.cross(orientation[:3], orientation[3:])
         steps = (slices[n] if slices else n + 1) - 1
-        own = {
+        own: dict[str, Any] = {
             "temporal": slots[n] if slots else marks.temporal,
             "dimensions": tuple(values[n] for values in others),
             "number": n,
