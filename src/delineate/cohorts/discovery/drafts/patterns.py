@@ -105,13 +105,13 @@ def _names(role: Role, places: Sequence[Place]) -> dict[Place, str]:
     own = max(inner, key=lambda place: len(set(texts[place])))
     names = {own: "{id}"} | _names_of_repeated(role, places, texts, own)
     free = [name for name in OUTER if name not in names.values()]
-    groups = [place for place in places if place != own and _is_group(role, place, texts)]
+    groups = _groups(role, places, texts, own)
     for place in places:
         same_text = [name for other, name in names.items() if texts[other] == texts[place]]
         if place in names:
             continue
         may_be_group = "{group}" not in names.values()
-        is_group = any(_divide_alike(texts[place], texts[group]) for group in groups)
+        is_group = place in groups
         if same_text:
             names[place] = same_text[0]
         elif may_be_group and ("{patient}" not in free or is_group):
@@ -141,6 +141,18 @@ def _names_of_repeated(
             is_patient = is_folder and "{patient}" not in names.values()
             names[place] = "{patient}" if is_patient else "*"
     return names
+
+
+def _groups(
+    role: Role, places: Sequence[Place], texts: Mapping[Place, Sequence[str]], own: Place
+) -> list[Place]:
+    """The places but ``own`` that hold several patients, and those that divide the files alike."""
+    groups = [place for place in places if place != own and _is_group(role, place, texts)]
+    return [
+        place
+        for place in places
+        if any(_divide_alike(texts[place], texts[group]) for group in groups)
+    ]
 
 
 def _divide_alike(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -179,9 +191,7 @@ def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Pla
     names: dict[Place, str] = {}
     of_images = _values_of(like)
     numbers = {numbers_of(value) for value in of_images["{id}"]}
-    # The folder that a mask shares with an image states the case, whatever numbers follow.
-    common = [place for place in places if _is_shared(role, place[0], like)]
-    for place in [*reversed(common), *(one for one in reversed(places) if one not in common)]:
+    for place in _innermost_first(role, places, like):
         texts = set(_texts(role, place))
         shares = {name: len(texts & values) / len(texts) for name, values in of_images.items()}
         by_number = len({numbers_of(text) for text in texts} & numbers) / len(texts)
@@ -199,6 +209,14 @@ def _names_like(role: Role, places: Sequence[Place], like: Template) -> dict[Pla
     keys = Counter(tuple(ones[part][n].text for part, n in known) for ones in role.pieces)
     several = max(keys.values()) > 1
     return names | {place: "{part}" if several and place == rest[-1] else "*" for place in rest}
+
+
+def _innermost_first(role: Role, places: Sequence[Place], like: Template) -> list[Place]:
+    """The places from the innermost, after those of folders that have images too: such a folder
+    states the case, whatever numbers follow.
+    """
+    common = [place for place in places if _is_shared(role, place[0], like)]
+    return [*reversed(common), *(place for place in reversed(places) if place not in common)]
 
 
 def _is_shared(role: Role, part: int, like: Template) -> bool:
