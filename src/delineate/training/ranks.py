@@ -28,7 +28,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ..core.errors import DelineateError, LostRankError
+from ..core.errors import DelineateError, LostRankError, RankError
 from ..execution import stopping
 from ..inference.engine import fast_dtype
 from ..networks.blocks import BatchNorm
@@ -238,6 +238,11 @@ def _lost(ranks: Ranks) -> Iterator[None]:
         yield
     except RuntimeError as error:
         text = str(error).lower()
+        if "expected to have finished reduction" in text:
+            raise RankError(
+                "the network has weights that its class scores do not depend on, which several "
+                "devices cannot train; remove them, or use one device"
+            ) from error
         if isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text:
             raise LostRankError(
                 f"rank {ranks.rank} of {ranks.size} lost the connection to another ({_line(error)})"

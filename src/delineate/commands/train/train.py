@@ -66,6 +66,8 @@ from .run import TrainingRun, folder_of, open_run
 from .sides import settle_cohort
 
 if TYPE_CHECKING:
+    import torch
+
     from ...training import loop
     from ...training.ranks import Ranks
 
@@ -404,8 +406,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         report,
         keep,
         say=run.say,
-        # On a CPU the cores are busy with the network.
-        threads=1 if device.type == "cpu" else max(2, plan_step.Machine.here("cpu").cores - 2),
+        threads=_reading_threads(run, device),
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
@@ -418,6 +419,14 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         model.note("training", job.name, _on_training_cases(run, fitted, weights))
     _note_log(model, job, folder / "log.jsonl")
     model.save()
+
+
+def _reading_threads(run: TrainingRun, device: torch.device) -> int:
+    """Threads that draw patches. On a CPU the cores are busy with the network."""
+    if device.type == "cpu":
+        return 1
+    processes = 1 if run.leader is None else run.leader.copies
+    return max(2, plan_step.Machine.here("cpu").cores // processes - 2)
 
 
 def _note_log(model: ModelFile, job: NetworkJob, log: Path) -> None:
