@@ -171,6 +171,12 @@ def trained(folder: Path, name: str, plan: Plan, size: int, die_at: int = 0) -> 
     return np.array([[line["step"], line["loss"], line.get("val_loss", 0)] for line in lines])
 
 
+def refuse_different(one: np.ndarray, other: np.ndarray) -> None:
+    """Check that steps and losses are equal; the score of hard predictions jumps with a voxel."""
+    assert np.allclose(one[:, :2], other[:, :2], rtol=CLOSE)
+    assert np.allclose(one[:, 2], other[:, 2], rtol=1e-2)
+
+
 def test_two_ranks_train_as_one(tmp_path):
     plan = plan_of(schedule=Schedule(epochs=1, steps_per_epoch=3))
     one, two = (trained(tmp_path, f"of {size}", plan, size) for size in (1, 2))
@@ -183,7 +189,7 @@ def test_two_ranks_train_as_one(tmp_path):
 def test_many_steps_of_several_ranks(tmp_path, size, loss):
     plan = plan_of(steps=20, batch=2, loss=loss)
     one, more = (trained(tmp_path, f"of {n}", plan, n) for n in (1, size))
-    assert np.allclose(one, more, rtol=CLOSE)
+    refuse_different(one, more)
 
 
 @pytest.mark.rounds
@@ -192,4 +198,4 @@ def test_a_run_continues_on_another_number_of_ranks(tmp_path, sizes):
     plan = plan_of(steps=10)
     one = trained(tmp_path, "one", plan, 1)
     trained(tmp_path, "continued", plan, sizes[0], die_at=14)
-    assert np.allclose(one, trained(tmp_path, "continued", plan, sizes[1]), rtol=CLOSE)
+    refuse_different(one, trained(tmp_path, "continued", plan, sizes[1]))
