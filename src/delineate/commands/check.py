@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cohorts.checks import doctor, repair
-from ..cohorts.checks.across_cases import check_absent, compare, looks_like_ct
+from ..cohorts.checks.across_cases import check_absent, check_order, compare, looks_like_ct
 from ..cohorts.discovery.account import FileGroup, account_for
 from ..cohorts.discovery.account import lines as file_lines
 from ..cohorts.discovery.drafts import DraftedDescription, draft
@@ -106,6 +106,7 @@ def check(
         *(f for e in examinations for f in e.findings),
         *compare(examinations),
         *check_absent(examinations, manifest.labels),
+        *check_order(examinations, manifest.labels),
     ]
     checked = CheckReport(manifest, _sorted(findings), _without(manifest, findings))
     with kept.kept(), _recording(targets, options.overwrite):

@@ -192,6 +192,9 @@ class TrainingFacts:
         exchanged: (left, right) -> of the voxels of both that were found on either side, the share
             on the wrong one.
         sides_in_labels: of the check, a sentence if left and right are exchanged in most truths.
+        drawn: of the check, a sentence if most images show their own masks.
+        orders: of the check, a sentence for each pair of structures whose order differs between
+            truths.
         leaks: a clause for each pair of patients that is probably one, on both sides of the split.
         has_budget: whether the run can be extended.
         on_cpu: whether another device may be faster.
@@ -204,6 +207,8 @@ class TrainingFacts:
     not_scored: tuple[str, ...] = ()
     exchanged: Mapping[tuple[str, str], float] = field(default_factory=dict)
     sides_in_labels: str = ""
+    drawn: str = ""
+    orders: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
     has_budget: bool = True
     on_cpu: bool = False
@@ -248,10 +253,15 @@ def _divergence(facts: TrainingFacts) -> list[Reason]:
 
 
 def _sides(facts: TrainingFacts) -> list[Reason]:
-    """Left and right exchanged in the truths, or by the model."""
+    """Left and right, or other structures, exchanged in the truths or by the model; truths that
+    their images show.
+    """
     reasons = []
     if facts.sides_in_labels:
         reasons.append(Reason("labels", facts.sides_in_labels, NOT_USABLE))
+    if facts.drawn:
+        reasons.append(Reason("drawn", facts.drawn, NOT_USABLE))
+    reasons += [Reason("labels", words, CARE) for words in facts.orders[:1]]
     for pair, share in facts.exchanged.items():
         words = f"{100 * share:.0f} % of the voxels of {' and '.join(pair)} have the wrong side"
         if share > PARTLY_EXCHANGED:
@@ -384,6 +394,7 @@ def _advice(kind: str, facts: TrainingFacts) -> list[str]:
     return {
         "diverged": ["lower optimiser.learning_rate (--set) and train again with --overwrite"],
         "labels": [labels],
+        "drawn": ["train on the scans themselves, without drawn masks"],
         "sides": _longer(facts) or [labels],
         "never found": _longer(facts) or [labels, more],
         "baseline": _longer(facts) or [labels, more],

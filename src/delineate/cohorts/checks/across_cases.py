@@ -17,6 +17,7 @@ from ...extend.findings import Finding
 from .copies import ScanCopy, find_copies
 from .doctor import Examination
 from .repair import ONE_PATIENT
+from .truths import reversed_orders
 
 RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
@@ -126,6 +127,40 @@ def check_side_pattern(all_of: Sequence[Examination]) -> list[Finding]:
         "label names first"
     )
     return [Finding("", "side", "warning", message, {"cases": suspect})]
+
+
+def check_drawn_pattern(all_of: Sequence[Examination]) -> list[Finding]:
+    """Warn if at least half of the labelled images repeat their masks."""
+    drawn = [e.case for e in all_of if any(f.kind == "drawn" for f in e.findings)]
+    labelled = sum(e.labelled for e in all_of)
+    if len(drawn) < 2 or 2 * len(drawn) < labelled:
+        return []
+    message = (
+        f"the images show their own masks in {len(drawn)} of {labelled} cases: a model would learn "
+        "to read the masks, and find nothing in other scans"
+    )
+    return [Finding("", "drawn", "warning", message, {"cases": drawn})]
+
+
+def check_order(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
+    """Warn about structures whose order, along a line that most cases share, is the opposite in
+    some. Left and right are judged by ``check_sides``.
+    """
+    names = {label.value: label.name for label in labels}
+    of_case = {e.case: e.centres for e in all_of if e.labelled}
+    found = reversed_orders(of_case, [frozenset(pair) for pair in labels.pairs])
+    findings = []
+    for (one, other), cases in found.items():
+        if one not in names or other not in names:
+            continue
+        with_both = sum(one in of and other in of for of in of_case.values())
+        shown = ", ".join(cases[:4]) + (" ..." if len(cases) > 4 else "")
+        message = (
+            f"{names[one]} and {names[other]} are in the opposite order in {len(cases)} of "
+            f"{with_both} cases ({shown}): their values may be exchanged, or the masks turned"
+        )
+        findings.append(Finding("", "order", "warning", message, {"cases": cases}))
+    return findings
 
 
 def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
@@ -371,6 +406,7 @@ COHORT_CHECKS: tuple[Callable[[Sequence[Examination]], list[Finding]], ...] = (
     check_pet_units,
     check_ranges,
     check_side_pattern,
+    check_drawn_pattern,
     check_duplicates,
     check_copies,
     check_patient_ids,

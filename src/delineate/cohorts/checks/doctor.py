@@ -29,6 +29,7 @@ from ..reading import difference, map_label, read_image, read_raw_label
 from .copies import Details, details_of
 from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
 from .sides import body_x, wrong_sides
+from .truths import Centres, centres_of, is_drawn
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
 MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
@@ -73,6 +74,8 @@ class Examination:
         labelled: whether the ground truth could be read.
         voxels: label value -> number of voxels, after the mapping; background and ignored voxels
             are left out.
+        centres: label value -> centroid in RAS+ mm, if the image has a position and structures
+            exclude each other.
         ignored: number of voxels that are ignored.
         label_grid: the grid of the ground truth.
         findings: the findings of this case.
@@ -91,6 +94,7 @@ class Examination:
     details: tuple[Details, ...] = ()
     labelled: bool = False
     voxels: dict[int, int] = field(default_factory=dict)
+    centres: Centres = field(default_factory=dict)
     ignored: int = 0
     label_grid: Grid | None = None
     findings: tuple[Finding, ...] = ()
@@ -235,6 +239,9 @@ def _examine_label(
     # Sides are compared with the image, so the grids must match.
     if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
+        checks += check_drawn(found, label, image)
+        if found.placed and not manifest.labels.overlapping:
+            found = replace(found, centres=centres_of(label.array, label.grid))
     return _with(found, checks)
 
 
@@ -441,6 +448,14 @@ def check_values(found: Examination, raw: Volume, manifest: Manifest) -> list[Fi
         if others
         else []
     )
+
+
+def check_drawn(found: Examination, label: Volume, image: Volume) -> list[Finding]:
+    """Report an image that repeats its mask, which tells more than any scan can."""
+    if not is_drawn(image.channels_array, label.array):
+        return []
+    words = "the image shows its own mask: one value inside each structure, and nowhere else"
+    return [Finding(found.case, "drawn", "warning", words)]
 
 
 def check_sides(

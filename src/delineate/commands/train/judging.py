@@ -82,6 +82,10 @@ def verdict_of(planned: PlannedRun, card: Mapping[str, Any], scores: Mapping[str
             sides_in_labels=next(
                 (f["message"] for f in findings if f["kind"] == "side" and not f["case"]), ""
             ),
+            drawn=next(
+                (f["message"] for f in findings if f["kind"] == "drawn" and not f["case"]), ""
+            ),
+            orders=tuple(_unnamed(f) for f in findings if f["kind"] == "order"),
             leaks=tuple(_leaks(planned, findings)),
             has_budget=run.request.budget_s is not None,
             on_cpu=choose_device(run.request.device).type == "cpu",
@@ -166,6 +170,12 @@ def _exchanged(planned: PlannedRun, recorded: ReportedRun) -> dict[tuple[str, st
         if both.sum():
             found[pair] = float((both[0, 1] + both[1, 0]) / both.sum())
     return found
+
+
+def _unnamed(finding: Mapping[str, Any]) -> str:
+    """The sentence of a finding about several cases without their ids."""
+    before, _, rest = str(finding["message"]).partition(" (")
+    return before + rest.partition(")")[2]
 
 
 def _leaks(planned: PlannedRun, findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
