@@ -509,3 +509,8 @@ def test_arrays_in_and_out(tmp_path):
     done = convert([tmp_path / "a.nii.gz"], tmp_path / "c.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), stack)
     assert "axes SPL and a spacing of 2.5,0.8,0.9 mm" in done.notes[0]
+
+
+def test_an_archive_is_no_input(tmp_path):
+    with pytest.raises(UsageError, match="convert reads files; predict fetches"):
+        convert(["dicomweb:http://pacs/studies/1.2"], tmp_path / "a.nii.gz")

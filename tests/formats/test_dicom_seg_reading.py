@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
@@ -300,6 +302,13 @@ def test_another_grid_is_reached_once_by_the_nearest_voxel(tmp_path):
         "the labels are on another grid than the image; they were brought there by nearest "
         "neighbour, from voxels up to 0.67 mm away"
     ]
+    # Every voxel has one at its centre, and most of the labels are lost.
+    doubled = Grid((16, 18, 3), own.affine @ np.diag([2, 2, 2, 1]), allow_shear=True)
+    found = seg.read_seg(path, doubled)
+    assert np.array_equal(found.array, pixels.transpose(2, 1, 0)[:32:2, :36:2, ::2])
+    assert (
+        "voxels of 0.6 x 0.8 x 2.5 mm and the image of 1.2 x 1.6 x 5 mm" in found.meta["notes"][0]
+    )
 
 
 def test_labels_outside_the_image_are_counted(tmp_path):
@@ -326,6 +335,11 @@ def test_another_frame_of_reference_is_refused(tmp_path):
     found = read_label_file(label)
     assert found.grid.matches(image_grid(source), 1e-6)
     assert np.array_equal(found.array, pixels.transpose(2, 1, 0))
+    # One that names the series belongs to it.
+    own = segmentation(source, pixels)
+    own.FrameOfReferenceUID = "1.2.3.4"
+    label = replace(label, path=str(saved(own, tmp_path / "y.dcm")), register_by="")
+    assert "states another frame of reference" in read_label_file(label).meta["notes"][0]
 
 
 def test_frames_of_a_2d_image_without_a_place(tmp_path):
@@ -376,6 +390,13 @@ def test_objects_that_are_refused(tmp_path, change, message):
     for name, value in change.items():
         setattr(dataset, name, value)
     with pytest.raises(FormatError, match=message):
+        seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
+
+
+def test_fractions_of_0_are_refused(tmp_path):
+    dataset = segmentation(series(), labels(1), "FRACTIONAL")
+    dataset.MaximumFractionalValue = 0
+    with pytest.raises(FormatError, match="MaximumFractionalValue is 0"):
         seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
 
 

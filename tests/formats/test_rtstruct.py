@@ -224,6 +224,17 @@ def test_repeated_and_crossing_contours_are_reported(tmp_path):
     )
 
 
+def test_contours_that_state_another_number_of_points_are_reported(tmp_path):
+    path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(1)]})
+    dataset = pydicom.dcmread(path)
+    dataset.ROIContourSequence[0].ContourSequence[0].NumberOfContourPoints = 9
+    dataset.save_as(path)
+    (note,) = read_rtstruct(path, UPRIGHT).meta["notes"]
+    assert note == (
+        "GTV: 1 contour(s) have another number of points than they state, and are drawn as they are"
+    )
+
+
 def test_files_that_are_refused(tmp_path):
     with pytest.raises(
         GeometryError, match=r"no contour is in a slice .* 1 are above or below.*42.00"

@@ -117,8 +117,11 @@ def _of_dicom(
         volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, **options)
     else:
         volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=item)
+    more = meta.pop("notes", [])
     if note := meta.get("fixed"):
-        meta["notes"] = [*volume.meta.get("notes", ()), f"its series is {note}"]
+        more.append(f"its series is {note}")
+    if more:
+        meta["notes"] = [*volume.meta.get("notes", ()), *more]
     return replace(volume, meta=volume.meta | meta)
 
 
@@ -191,9 +194,11 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, Any]]:
         series = dicom.series_of_label(path, source.fix_series)
     else:
         series = dicom.choose(place, uid, source.fix_series)
-    frame = dicom.references(path).frame_for(series)
+    named = dicom.references(path)
     grid, ordered = dicom.layout(series)
-    return grid, frame, {"patient": series.patient_id, **dicom.fixed_in(series, ordered)}
+    meta = {"patient": series.patient_id, **dicom.fixed_in(series, ordered)}
+    notes = [note] if (note := named.note_about_frame(series)) else []
+    return grid, named.frame_for(series), meta | {"notes": notes}
 
 
 def _drawn(source: Source) -> Volume:

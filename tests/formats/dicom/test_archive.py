@@ -100,6 +100,8 @@ def test_links_are_not_followed_and_archives_inside_are_named(tmp_path):
     series, others = dicom.find(target)
     assert len(series[0].files) == 8
     assert others == [(target / "inner.zip", "an archive inside an archive, which is not opened")]
+    # It may hold more slices.
+    assert "inner.zip is left out" in files.read(target).meta["notes"][-1]
     linked = tmp_path / "scans.zip"
     entry = zipfile.ZipInfo("link.dcm")
     entry.external_attr = 0o120777 << 16

@@ -27,6 +27,7 @@ from ...core.outputs import Originals
 from ...core.progress import Progress, silent
 from ...core.volume import Volume
 from ...formats import arrays, dicom, files, label_files, raster
+from ...formats.dicom.remote import is_remote
 from ...formats.polygons import Rule
 from ...formats.slices.pixels import Scale
 from ...formats.slices.record import ENDINGS, VIEWS
@@ -112,6 +113,10 @@ def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None
                 "--merge joins volumes as they are and takes none of --spacing, --axes, "
                 "--orientation, --series and --split-slices"
             )
+    elif any(map(is_remote, inputs)):
+        raise UsageError(
+            "convert reads files; predict fetches the series of an archive, which it does not keep"
+        )
     elif len(inputs) != 1:
         raise UsageError(
             f"one input is converted at a time, found {len(inputs)}; --merge joins several"

@@ -237,7 +237,7 @@ def _nothing(others: Sequence[tuple[Path, str]]) -> str:
 
 
 def _noted(one: Series, stacks: Sequence[Series], others: Sequence[tuple[Path, str]]) -> Series:
-    """A series with notes about damaged ones next to it, and files that may be of any."""
+    """A series with notes about damaged ones next to it, and files that may hold more of it."""
     lost = [
         f"series {s.title} is left out: {s.problem}"
         for s in stacks
@@ -247,7 +247,7 @@ def _noted(one: Series, stacks: Sequence[Series], others: Sequence[tuple[Path, s
     lost += [
         f"{path} is left out: {what}"
         for path, what in others
-        if what.startswith(DAMAGED) and path.parent not in folders
+        if (what.startswith(DAMAGED) and path.parent not in folders) or what == NESTED
     ]
     return replace(one, notes=(*one.notes, *lost))
 

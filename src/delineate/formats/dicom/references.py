@@ -64,6 +64,17 @@ class References:
         is_own = len(self.frames_of_reference) <= 1 and self.names(series)
         return "" if is_own else _frame_of(series)
 
+    def note_about_frame(self, series: Series) -> str:
+        """A sentence if the object names the series and is in another frame of reference; else
+        "".
+        """
+        own = _frame_of(series)
+        if not own or not self.frames_of_reference or own in self.frames_of_reference:
+            return ""
+        if self.frame_for(series):
+            return ""
+        return "it names the series of the image, and states another frame of reference"
+
 
 def _frame_of(series: Series) -> str:
     return series.planes[0].marks.frame_of_reference

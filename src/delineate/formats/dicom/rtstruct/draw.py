@@ -99,6 +99,7 @@ REASONS = {
     "outside": "are above or below the slices and are left out",
     "between": "are between slices that have nearer ones and are left out",
     "repeated": "repeat others and count once",
+    "miscounted": "have another number of points than they state, and are drawn as they are",
     "clipped": "reach beyond the image and are cut off",
 }
 
@@ -128,6 +129,8 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
         if reason := _no_area(contour):
             leave(reason)
             continue
+        if contour.is_miscounted:
+            leave("miscounted")
         one = planes.place(contour)
         if one.tilt_mm > max(TILTED * planes.gap_mm, TILTED_MM):
             leave("tilted", one.tilt_mm)

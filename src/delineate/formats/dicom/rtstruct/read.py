@@ -19,6 +19,7 @@ from ....core.inputs import refuse_large
 from ... import archive
 from ..geometry import LPS_TO_RAS
 from ..header.file import lenient, open_dataset
+from ..header.marks import number as number_in
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
@@ -27,10 +28,13 @@ IN_MEMORY = 4  # bytes in memory for each byte of the file, about
 
 @dataclass(frozen=True)
 class Contour:
-    """One contour: (N, 3) RAS+ mm, and its geometric type as in the file."""
+    """One contour: (N, 3) RAS+ mm, its geometric type as in the file, and whether the file states
+    another number of points.
+    """
 
     points_mm: NDArray[np.float64] = field(repr=False)
     kind: str
+    is_miscounted: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def _contours(dataset: Any) -> dict[int, tuple[Contour, ...]]:
             points += len(array)
             if points > MOST_POINTS:
                 raise FormatError(f"has more than {MOST_POINTS} points of contours")
-            own.append(Contour(array, _kind(item)))
+            stated = number_in(item, "NumberOfContourPoints")
+            own.append(Contour(array, _kind(item), stated not in (None, len(array))))
         found[number] = (*found.get(number, ()), *own)
     return found
 

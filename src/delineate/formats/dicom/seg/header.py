@@ -131,7 +131,7 @@ def read_header(path: str | Path) -> SegHeader:
             int(dataset.BitsAllocated),
             segments,
             padding,
-            int(dataset.get("MaximumFractionalValue") or 255),
+            _most(dataset, kind),
             groups.segment_numbers(kind),
             groups.table("PlanePositionSequence", "ImagePositionPatient", 3),
             groups.table("PlaneOrientationSequence", "ImageOrientationPatient", 6),
@@ -144,6 +144,18 @@ def read_header(path: str | Path) -> SegHeader:
             facts={name: str(dataset.get(key) or "") for name, key in facts.items()},
             notes=notes,
         )
+
+
+def _most(dataset: Any, kind: str) -> int:
+    """The pixel value of a fraction of 1; 255 where fractions do not state it.
+
+    Raises:
+        FormatError: it is 0 or negative.
+    """
+    stated = dataset.get("MaximumFractionalValue")
+    if kind == "FRACTIONAL" and stated is not None and int(stated) <= 0:
+        raise FormatError(f"MaximumFractionalValue is {stated}, so its values are no fractions")
+    return int(stated or 255)
 
 
 def _opened(path: Path) -> tuple[Any, int]:

@@ -28,6 +28,7 @@ from .header import SegHeader, Segment, read_header
 from .planes import planes
 
 HALF = 0.5  # of the maximum: voxels of a fractional segmentation from here on are inside
+SAME_VOXEL_MM = 1e-3  # largest difference of the sizes of equal voxels
 MOST_SAMPLES = 17  # along each axis, of the distances that a transfer to another grid is judged by
 
 
@@ -330,6 +331,12 @@ def _placed(volume: Volume, like: Grid) -> Volume:
         notes.append(
             "the labels are on another grid than the image; they were brought there by nearest "
             f"neighbour, from voxels up to {away:.2f} mm away"
+        )
+    elif not np.allclose(np.sort(volume.spacing_mm), np.sort(like.spacing_mm), atol=SAME_VOXEL_MM):
+        stated = (" x ".join(f"{mm:.3g}" for mm in one.spacing_mm) for one in (volume.grid, like))
+        notes.append(
+            "the labels have voxels of {} mm and the image of {} mm; each voxel of the image has "
+            "the label at its centre".format(*stated)
         )
     if outside:
         notes.append(f"{outside} labelled voxels are outside the image")
