@@ -7,19 +7,27 @@ asks for its extra before any work, so that a missing package costs no time.
 from __future__ import annotations
 
 import importlib.util
+import platform
 
 from .core.errors import UsageError, missing_sentence
 
 DISTRIBUTION = "delineate-imaging"  # the name in package indexes; the import name is delineate
+# OpenVINO computes where it is built for the processor, else torch.
+PREDICTS = "openvino" if platform.machine().lower() in ("x86_64", "amd64") else "torch"
 # Extra -> the packages, by import name, that the code of this extra imports.
 EXTRAS = {
-    "predict": ("torch",),
+    "predict": (PREDICTS,),
+    "torch": ("torch",),
     "train": ("torch", "lightning_fabric", "blosc2"),
     "dicom": (*("highdicom", "pynetdicom", "dicomweb_client", "jpeg_ls", "openjpeg", "gdcm"),),
     "itk": ("SimpleITK",),
     "hdf5": ("h5py",),
     "tensorboard": ("torch", "tensorboard"),
 }
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def require_extra(extra: str, what: str) -> None:
@@ -32,7 +40,7 @@ def require_extra(extra: str, what: str) -> None:
     Raises:
         UsageError: a package is missing; the sentence has the command that installs it.
     """
-    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in EXTRAS[extra] if not is_installed(name)]
     if missing:
         raise UsageError(missing_sentence(what, missing, f'"{DISTRIBUTION}[{extra}]"'))
 
@@ -43,5 +51,5 @@ def require_package(name: str, what: str) -> None:
     Raises:
         UsageError: it is not.
     """
-    if importlib.util.find_spec(name) is None:
+    if not is_installed(name):
         raise UsageError(missing_sentence(what, [name], name))

@@ -17,6 +17,7 @@ from tests.scans import write_cohort
 
 from delineate import extras
 from delineate.core.errors import UsageError, optional_package
+from delineate.extras import PREDICTS
 
 ROOT = Path(__file__).parents[2]
 # What the extras install, by import name.
@@ -95,11 +96,11 @@ def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(tmp_p
     training = ("torch", "lightning_fabric", "blosc2")
     writing_dicom = ("highdicom", "jpeg_ls", "openjpeg", "gdcm")
     refused = {
-        "predict m.model scan.nii.gz -o out": (("torch",), "predict"),
+        "predict m.model scan.nii.gz -o out": ((PREDICTS,), "predict"),
         "predict m.model scan.nii.gz -o out --dicom-seg": (writing_dicom, "dicom"),
-        "quantise m.model scan.nii.gz -o q.model": (("torch",), "predict"),
-        "import nnunet . -o m.model": (("torch",), "predict"),
-        "plan .": (("torch",), "predict"),
+        "quantise m.model scan.nii.gz -o q.model": (("torch",), "torch"),
+        "import nnunet . -o m.model": (("torch",), "torch"),
+        "plan .": (("torch",), "torch"),
         "train . -o m.model": (training, "train"),
         "demo": (training, "train"),
         "benchmark": (training, "train"),

@@ -27,6 +27,7 @@ from delineate.evaluation.pairing import masks_in
 from delineate.formats.dicom.rtstruct import read_rtstruct
 from delineate.formats.dicom.seg import read_seg
 from delineate.inference import predictor
+from delineate.inference.devices import Cpu
 from delineate.inference.engine import Engine
 from delineate.networks.build import build, weights_of
 
@@ -294,7 +295,7 @@ def test_mirroring_is_what_is_asked_for(tmp_path, monkeypatch):
         model.predict(image, mirror=mirror)
     assert seen == [(), (0, 1), (0, 1)]
     # By the masks themselves, from the engine that the model uses.
-    engine = Engine.from_bundle(model.bundle, predictor.torch.device("cpu"))
+    engine = Engine.from_bundle(model.bundle, Cpu())
     plain = predictor.predict(image, engine, inference=Inference()).labels.array
     assert np.array_equal(model.predict(image, mirror=False).labels.array, plain)
     assert not np.array_equal(model.predict(image).labels.array, plain)

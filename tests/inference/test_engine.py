@@ -458,7 +458,7 @@ def test_windows_without_contrast_are_computed_once_and_change_nothing(monkeypat
     quick = torch.cat(list(slabs(x, one, Inference(mirror=(0, 2)))), 1)
     few = sum(calls)
     calls.clear()
-    monkeypatch.setattr(torch, "equal", lambda *_: False)  # now every window has contrast
+    monkeypatch.setattr(infer.arrays, "ends", lambda _: (0.0, 1.0))  # now every window has contrast
     plain = torch.cat(list(slabs(x, one, Inference(mirror=(0, 2)))), 1)
     monkeypatch.undo()
     assert (quick - plain).abs().max() < 1e-6 and few < 0.75 * sum(calls)

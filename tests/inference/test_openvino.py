@@ -22,7 +22,7 @@ from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.inference import graph_cache
 from delineate.inference import openvino as compiled
-from delineate.inference.engine import Engine, keep_graphs
+from delineate.inference.engine import Engine, keep_graphs, with_topology
 from delineate.inference.predictor import DropoutSamples, predict
 from delineate.networks.build import build, filled, weights_of
 
@@ -82,6 +82,10 @@ def test_both_backends_agree_for_each_family(network):
         for one in (engine(bundle, backend="openvino"), engine(bundle, backend="torch"))
     )
     assert (a == b).mean() > AGREE and len(np.unique(a)) > 1
+    stored = with_topology(bundle)
+    assert stored.members[0].graph
+    quick = engine(stored, backend="openvino")
+    assert np.array_equal(predict(scan(), quick).labels.array, a)
 
 
 def test_a_graph_is_kept_and_not_built_again(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ class Model:
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
         """Name of each member -> its torch network, on the CPU, in evaluation mode."""
-        require_extra("predict", "a torch network")
+        require_extra("torch", "a torch network")
         from ..networks.build import filled
 
         return {
@@ -109,13 +109,13 @@ class Model:
         return {**vars(self), "_engines": {}}
 
     def _engine(self, views: tuple[str, ...] = ()) -> Any:
-        from ..inference.devices import choose_device
+        from ..inference.devices import device_for
         from ..inference.engine import DTYPES, Engine
 
         if views not in self._engines:
             self._engines[views] = Engine.from_bundle(
                 self.bundle,
-                choose_device(self._device),
+                device_for(self._device),
                 DTYPES[self._precision],
                 views,
                 graphs=self._graphs,

@@ -44,15 +44,15 @@ def import_model(
     """
     if kind not in KINDS:
         raise UsageError(f"models can be imported from {', '.join(KINDS)}, found {kind!r}")
-    require_extra("predict", "import")
-    from ..inference.engine import keep_graphs
+    require_extra("torch", "import")
+    from ..inference.engine import keep_graphs, with_topology
     from ..interop import nnunet
 
     Originals([folder], lambda path, folder: path.suffix in (".json", ".pth", ".pkl")).refuse([out])
     chosen = dict(vars(options))
     overwrite = chosen.pop("overwrite")
     refuse_foreign(out, overwrite)  # before the networks are read
-    bundle = nnunet.read_bundle(folder, **chosen, say=say)
+    bundle = with_topology(nnunet.read_bundle(folder, **chosen, say=say))
     bundle.save(out, overwrite)
     keep_graphs(bundle, graphs_beside(out))
     return bundle

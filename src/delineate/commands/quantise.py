@@ -85,7 +85,7 @@ def quantise(
         InputError, BundleError, UsageError: nothing could be done; also without OpenVINO.
         OutputError: ``out`` cannot be written; an existing file is unchanged.
     """
-    require_extra("predict", "quantise")
+    require_extra("torch", "quantise")
     truth = options.truth
     if options.cases < 1:
         raise UsageError(f"at least 1 calibration scan is needed, found {options.cases}")

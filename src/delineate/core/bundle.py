@@ -2,10 +2,11 @@
 
 The file is an uncompressed zip of ``bundle.json``, ``plan.json``, ``card.json`` and one safetensors
 file per member. The zip comment is the SHA-256 of all bytes before it, so any changed byte is
-detected. ``id`` depends only on plan, weights and bounds: two training runs with the same result
-have the same id. The weights of a training that is not finished are safetensors files of their own,
-with a digest of all bytes (``save_tensors``). This module knows neither torch nor how a network is
-built; tensors are numpy arrays here.
+detected. A member may also have the topology of its network, a JSON file (see
+``inference.topology``). ``id`` depends only on plan, weights, bounds and topologies: two training
+runs with the same result have the same id. The weights of a training that is not finished are
+safetensors files of their own, with a digest of all bytes (``save_tensors``). This module knows
+neither torch nor how a network is built; tensors are numpy arrays here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Member:
     ``view`` names one of the plan's views. ``first_stage`` marks a network of a cascade's
     low-resolution plan. ``bounds`` has the lower and upper bound, (2,) float32, of the
     input of each layer that can be quantised to 8 bits, by layer name (see ``inference.int8``); it
-    is empty if no bounds were chosen.
+    is empty if no bounds were chosen. ``graph`` is the topology of the network as text (see
+    ``inference.topology``), "" if it has none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Member:
     view: str = ""
     first_stage: bool = False
     bounds: Weights = field(default_factory=dict, repr=False)
+    graph: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Bundle:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits of the SHA-256 of the stored plan text, weights and bounds.
+        """16 hex digits of the SHA-256 of the stored plan text, weights, bounds and topologies.
 
         The plan text is the one in the file, so a field that a later version adds to plans changes
         no model's id.
@@ -135,6 +138,8 @@ class Bundle:
             )
             if member.bounds:
                 digest.update(weights_sha256(member.bounds).encode())
+            if member.graph:
+                digest.update(f"graph {hashlib.sha256(member.graph.encode()).hexdigest()}".encode())
         return digest.hexdigest()[:16]
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -165,6 +170,8 @@ class Bundle:
             files[f"weights/{m.name}.safetensors"] = packed(m.weights)
             if m.bounds:
                 files[f"bounds/{m.name}.safetensors"] = packed(m.bounds)
+            if m.graph:
+                files[f"graphs/{m.name}.json"] = m.graph.encode()
             members.append(
                 {"name": m.name, "fold": m.fold, "weight": m.weight, "view": m.view}
                 | ({"first_stage": True} if m.first_stage else {})
@@ -390,7 +397,8 @@ def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Member:
     """The member that ``entry`` of ``bundle.json`` describes, with its arrays."""
     from safetensors.numpy import load
 
-    bounds = f"bounds/{entry['name']}.safetensors"
+    bounds, graph = f"bounds/{entry['name']}.safetensors", f"graphs/{entry['name']}.json"
+    names = archive.namelist()
     return Member(
         entry["name"],
         load(archive.read(f"weights/{entry['name']}.safetensors")),
@@ -398,7 +406,8 @@ def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Member:
         entry["weight"],
         entry.get("view", ""),
         entry.get("first_stage", False),
-        load(archive.read(bounds)) if bounds in archive.namelist() else {},
+        load(archive.read(bounds)) if bounds in names else {},
+        archive.read(graph).decode() if graph in names else "",
     )
 
 

@@ -17,7 +17,7 @@ Data = dict[str, Any]
 # Kind -> the number that this version writes. In a file, the kind is the key of its number.
 SCHEMAS = {
     "delineate_plan": 5,
-    "delineate_bundle": 1,
+    "delineate_bundle": 2,
     "delineate_manifest": 5,
     "delineate_store": 2,
     "delineate_predictions": 5,
@@ -38,13 +38,14 @@ def _unchanged(data: Data) -> Data:
     the model's verdict, its Dice on the cases it learned from, and flags. Run 2: registered parts,
     and single fields of the plan (``--set``). Run 3: ignored values. Plan 4: steps that end a
     budget early. Run 4: the longest time. Run 5: a split by ratio, checksums. Store 2, plan 5,
-    manifest 5 and predictions 5: checksums.
+    manifest 5 and predictions 5: checksums. Bundle 2: topologies of networks.
     """
     return data
 
 
 # Kind -> old number -> function that converts data to the next number.
 STEPS: dict[str, dict[int, Callable[[Data], Data]]] = {
+    "delineate_bundle": {1: _unchanged},
     "delineate_manifest": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
     "delineate_plan": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},
     "delineate_predictions": {1: _unchanged, 2: _unchanged, 3: _unchanged, 4: _unchanged},

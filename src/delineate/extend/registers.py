@@ -12,7 +12,7 @@ from typing import Any
 from ..core import terms
 from ..core.bundle import Bundle
 from ..core.errors import DelineateError, PartError
-from ..core.plan import Plan
+from ..core.plan import Network, Plan
 from .parts import (
     Augmentation,
     Format,
@@ -166,6 +166,8 @@ def load_bundle(path: str | Path) -> Bundle:
     plan, parts = bundle.plan, bundle.card.get("parts", ())
     stages = [plan, *([plan.low_resolution] if plan.low_resolution else [])]
     for name in dict.fromkeys(stage.network.kind for stage in stages):
+        if name in Network.OWN_KINDS:
+            continue  # known without loading torch
         made = next((p for p in parts if (p["kind"], p["name"]) == (NETWORKS.noun, name)), None)
         if name not in NETWORKS:
             origin = Origin(**{f.name: made[f.name] for f in fields(Origin)}) if made else None

@@ -1,6 +1,6 @@
 """The device that networks run on: the names a user may give, and what this machine has.
 
-``refuse_unknown`` does not import torch, so that a wrong name is refused before slow imports.
+``refuse_unknown`` and ``device_for`` do not import torch unless it is needed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import functools
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.errors import PlanError, UsageError
 from ..core.machine import cores
-from ..extras import require_extra
+from ..extras import is_installed, require_extra
+from . import openvino
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +45,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     # Check the name first: importing torch is slow.
     refuse_unknown(name)
-    require_extra("predict", "a network")
+    require_extra("torch", "a network")
     import torch
 
     # Within the cores that a container allows, whatever the network runs on.
@@ -88,6 +90,55 @@ def threads_at_first() -> int:
     if torch.get_num_threads() > cores():
         torch.set_num_threads(cores())
     return torch.get_num_threads()
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPU as a device of networks that are compiled, for which torch is not loaded."""
+
+    type: str = "cpu"
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type
+
+
+def device_for(name: str = "auto", backend: str = "auto") -> torch.device | Cpu:
+    """As ``choose_device``, for predictions: without torch where OpenVINO computes, on a CPU.
+
+    Raises:
+        UsageError: as ``choose_device``.
+    """
+    refuse_unknown(name)
+    if not is_installed("torch"):
+        require_extra("predict", "a network")
+    on_cpu = name == "cpu" or (name == "auto" and not (may_have_gpu() and is_installed("torch")))
+    return Cpu() if on_cpu and backend != "torch" and openvino.available() else choose_device(name)
+
+
+def may_have_gpu() -> bool:
+    """Whether this machine has a driver for GPUs that torch supports; then torch is asked."""
+    if os.name == "nt":
+        return os.path.exists(os.path.expandvars(r"%SystemRoot%\System32\nvcuda.dll"))
+    places = ("nvidiactl", "nvidia0", "dxg", "kfd", "nvhost-gpu", "nvgpu")
+    return any(os.path.exists(f"/dev/{place}") for place in places)
+
+
+def fast_precision(device: torch.device | Cpu) -> str:
+    """The fastest float type of the device: bfloat16 if it has hardware for it; otherwise float16
+    on a GPU, float32 on a CPU.
+    """
+    if isinstance(device, Cpu):
+        return openvino.fast_precision()
+    import torch
+
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if has else "float16"
+    # A CPU computes bf16 fast only with AMX or AVX512-BF16.
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bfloat16" if device.type == "cpu" and (amx or bf16) else "float32"
 
 
 @contextlib.contextmanager

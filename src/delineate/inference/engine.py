@@ -10,9 +10,10 @@ Several views (2-D networks along several axes, Roy 2019) finish their planes al
 Their average is therefore kept for the whole scan. Sums of scores are stored in ``planes``: in
 memory or, above a limit, in a temporary file.
 
-Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B') with the marching axis first
-after the classes. In 2-D the patch is (I, J, 1): windows advance along K and a batch holds several
-slices. It knows no file and no grid.
+All is computed with tensors or, where every network is compiled for the CPU, with ndarrays and
+without torch (``own_kind``). Shapes: scan (C, I, J, K); windows (B, C, *patch); slabs (L, d, A, B')
+with the marching axis first after the classes. In 2-D the patch is (I, J, 1): windows advance along
+K and a batch holds several slices. It knows no file and no grid.
 """
 
 from __future__ import annotations
@@ -23,32 +24,39 @@ import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from ..core.bundle import Bundle, Member
 from ..core.errors import UsageError
 from ..core.plan import Inference, Network, Plan, View
-from ..networks.build import filled, memory_format
-from . import int8, placement
+from ..extras import is_installed, require_extra
+from ..preprocessing import arrays
 from . import openvino as compiled
-from .devices import choose_device, threads_at_first
+from . import placement, topology
+from .devices import Cpu, choose_device, fast_precision, threads_at_first
 from .planes import Planes, planes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..preprocessing.arrays import Array
 
 log = logging.getLogger(__name__)
 
 Triple = tuple[int, int, int]
-Forward = Callable[[Tensor], Tensor]  # a module in evaluation mode, or a compiled graph
+Forward = Callable[[Any], Any]  # a module in evaluation mode, or a compiled graph
 Backend = Literal["auto", "openvino", "torch"]
 # The ``dtype`` argument of ``from_bundle`` for each precision that a user can choose.
 DTYPES = {
     "auto": None,
-    "float32": torch.float32,
-    "int8": torch.int8,
+    "float32": "float32",
+    "int8": "int8",
 }
 Activation = Literal["softmax", "sigmoid", "none"]
 EMPTY_BYTES = 2**28  # cache of the logits of windows without contrast
@@ -58,6 +66,9 @@ WINDOW_VOXELS = 2**21
 # Limits of ``drawn_windows``: windows at least and at most, voxels in all.
 LEAST_DRAWN, MOST_DRAWN, DRAWN_VOXELS = 2, 32, 2**22
 LEAST_TRACED = 16  # voxels along an axis of ``traced_shape``
+# Scores (voxels times classes) from which torch, if installed, computes faster than NumPy by more
+# than its import takes.
+SCORES_FOR_TORCH = 2**27
 SCORES_BYTES = 2**28  # of one forward pass on a CPU: with many classes, fewer windows at once
 
 
@@ -75,8 +86,8 @@ class Engine:
 
     plan: Plan
     members: tuple[tuple[Forward, float], ...]
-    device: torch.device
-    dtype: torch.dtype  # for autocast; float32 means no autocast
+    device: torch.device | Cpu
+    dtype: Any  # of torch, or its name, for autocast; float32 means no autocast
     views: tuple[str, ...] = ()
     first: Engine | None = None
     oblique_deg: float = 0.0
@@ -85,8 +96,8 @@ class Engine:
     def from_bundle(
         cls,
         bundle: Bundle,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
+        device: torch.device | Cpu,
+        dtype: Any = None,
         views: Sequence[str] = (),
         *,
         backend: Backend = "auto",
@@ -95,9 +106,9 @@ class Engine:
         """Build every member's network and load its weights.
 
         Args:
-            dtype: for the computation. None selects the fastest float type that the device
-                supports. int8 rounds the layers that have bounds to 8-bit integers (see ``int8``)
-                and uses that float type for the rest.
+            dtype: for the computation, of torch or its name. None selects the fastest float type
+                that the device supports. int8 rounds the layers that have bounds to
+                8-bit integers (see ``int8``) and uses that float type for the rest.
             views: use only the members of these views; all of them if empty.
             backend: "auto" compiles for a CPU if OpenVINO is installed and supports the network's
                 layers, and uses torch otherwise.
@@ -108,7 +119,8 @@ class Engine:
                 support the network; INT8 of a model without bounds, or without OpenVINO.
         """
         known = _known_views(bundle, views)
-        eight_bits = dtype == torch.int8
+        precision = None if dtype is None else name_of(dtype)
+        eight_bits = precision == "int8"
         if eight_bits:
             backend = _int8_backend(bundle, backend)
         # The first stage of a cascade is an engine of its own, with the same options.
@@ -119,17 +131,23 @@ class Engine:
             else cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
         )
         # With INT8, the layers that are not rounded compute in the fastest float type.
-        dtype = fast_dtype(device) if dtype is None or eight_bits else dtype
+        if precision is None or eight_bits:
+            precision = fast_precision(device)
         by_name, members, used = bundle.plan.named_views(), [], []
         for member in bundle.members:
             if not member.first_stage and (not views or member.view in views):
                 plan = bundle.plan.seen(by_name[member.view]) if member.view else bundle.plan
                 name = f"{bundle.id}-{member.name}{'-int8' if eight_bits else ''}"
-                network = _network(plan, member, device, dtype, backend, graphs, name, eight_bits)
-                log.debug("%s: %s on %s in %s", name, type(network).__name__, device, dtype)
+                network = _network(
+                    plan, member, device, precision, backend, graphs, name, eight_bits
+                )
+                log.debug("%s: %s on %s in %s", name, type(network).__name__, device, precision)
                 members.append((network, member.weight))
                 used.append(member.view)
-        return cls(bundle.plan, tuple(members), device, dtype, tuple(used) if known else (), first)
+        used_views = tuple(used) if known else ()
+        return cls(
+            bundle.plan, tuple(members), device, _dtype(precision, device), used_views, first
+        )
 
     def uncompiled(self) -> Engine:
         """The same engine with modules only, whose layers are accessible."""
@@ -159,14 +177,14 @@ class Engine:
         return [(view, weight / total, engine) for view, weight, engine in parts]
 
 
-def refuse_unfit(bundle: Bundle, dtype: torch.dtype | None, views: Sequence[str]) -> None:
+def refuse_unfit(bundle: Bundle, dtype: Any, views: Sequence[str]) -> None:
     """What ``Engine.from_bundle`` refuses before it builds a network.
 
     Raises:
         UsageError: the model lacks a requested view; INT8 of a model without bounds.
     """
     _known_views(bundle, views)
-    if dtype == torch.int8:
+    if dtype is not None and name_of(dtype) == "int8":
         _int8_backend(bundle, "auto")
 
 
@@ -209,8 +227,8 @@ def _int8_backend(bundle: Bundle, backend: Backend) -> Backend:
 def _network(
     plan: Plan,
     member: Member,
-    device: torch.device,
-    dtype: torch.dtype,
+    device: torch.device | Cpu,
+    precision: str,
     backend: Backend,
     graphs: Path | None,
     name: str,
@@ -219,6 +237,10 @@ def _network(
     """One member's network: compiled if possible, else as a module on ``device``."""
 
     def make() -> nn.Module:
+        require_extra("torch", "a network that is not compiled for this machine")
+        from ..networks.build import filled
+        from . import int8
+
         module = filled(plan.network, member.weights)
         return int8.rounded(module, member.bounds) if eight_bits else module
 
@@ -226,8 +248,15 @@ def _network(
     can_compile = device.type == "cpu" and compiled.available()
     if can_compile and backend != "torch":
         shape = (plan.network.channels, *plan.patch[: plan.dims])
+        kept = "" if eight_bits else member.graph
         graph = compiled.compiled(
-            make, shape, dtype, graphs, name, traced_shape(plan.network, plan.patch)
+            make,
+            shape,
+            precision,
+            graphs,
+            name,
+            traced_shape(plan.network, plan.patch),
+            kept_topology=(kept, member.weights),
         )
         if graph is not None:
             return graph
@@ -237,7 +266,7 @@ def _network(
             if can_compile
             else "the OpenVINO backend needs a CPU (x86-64) and the package openvino"
         )
-    return make().to(device)
+    return make().to(str(device))
 
 
 def keep_graphs(bundle: Bundle, graphs: Path) -> None:
@@ -246,13 +275,37 @@ def keep_graphs(bundle: Bundle, graphs: Path) -> None:
     """
     if choose_device().type != "cpu" or not compiled.available():
         return
+    import torch
+
     # A graph is for a number of threads: that of a new process, not that of a training.
     threads = torch.get_num_threads()
     torch.set_num_threads(threads_at_first())
     try:
-        Engine.from_bundle(bundle, torch.device("cpu"), graphs=graphs)
+        Engine.from_bundle(bundle, Cpu(), graphs=graphs)
     finally:
         torch.set_num_threads(threads)
+
+
+def with_topology(bundle: Bundle) -> Bundle:
+    """The model with the topology of every network (see ``topology``), so that it predicts where no
+    torch is installed; networks that OpenVINO does not support have none.
+    """
+    if not compiled.available():
+        return bundle
+    from ..networks.build import filled
+
+    by_name, members = bundle.plan.named_views(), []
+    for member in bundle.members:
+        whole = bundle.plan.low_resolution if member.first_stage else bundle.plan
+        assert whole is not None  # a plan with members of a first stage has one
+        plan = whole.seen(by_name[member.view]) if member.view else whole
+        shape = (plan.network.channels, *plan.patch[: plan.dims])
+        model = compiled.converted(
+            filled(plan.network, member.weights), shape, traced_shape(plan.network, plan.patch)
+        )
+        text = None if model is None else topology.text_of(model, member.weights)
+        members.append(replace(member, graph=text or ""))
+    return replace(bundle, members=tuple(members))
 
 
 def traced_shape(network: Network, patch: Triple) -> tuple[int, ...]:
@@ -282,6 +335,9 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
         ValueError: a member has no dropout layer, or is compiled.
     """
     # Every member must be a module with dropout; a compiled graph has no layers to switch on.
+    import torch
+    from torch import nn
+
     modules = [module for module, _ in engine.members if isinstance(module, nn.Module)]
     layers = [
         [m for m in module.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
@@ -311,20 +367,37 @@ def sampling(engine: Engine, seed: int) -> Iterator[None]:
                 layer.eval()
 
 
+def name_of(dtype: Any) -> str:
+    """The name of a dtype of torch; a name is returned as it is."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(name: str, device: torch.device | Cpu) -> Any:
+    """The dtype of torch, or its name where torch may not be loaded."""
+    if isinstance(device, Cpu):
+        return name
+    import torch
+
+    return getattr(torch, name)
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The fastest float type of the device: bf16 if it has hardware for it; otherwise float16 on a
-    GPU, float32 on a CPU.
+    """As ``devices.fast_precision``, as a dtype of torch."""
+    return _dtype(fast_precision(device), device)  # type: ignore[no-any-return]
+
+
+def own_kind(scan: Any, engine: Engine) -> Any:
+    """The scan (C, I, J, K) as the arrays that the engine computes with. A tensor stays one. An
+    ndarray stays one if every network is compiled, unless there are so many scores that torch
+    computes faster and is installed.
     """
-    if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    # A CPU computes bf16 fast only with AMX or AVX512-BF16.
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if device.type == "cpu" and (amx or bf16) else torch.float32
+    if not isinstance(scan, np.ndarray):
+        return scan
+    is_compiled = all(isinstance(network, compiled.Graph) for network, _ in engine.members)
+    scores = engine.plan.network.classes * math.prod(scan.shape[1:])
+    if is_compiled and (scores <= SCORES_FOR_TORCH or not is_installed("torch")):
+        return scan
+    return arrays.made(scan, "torch")
 
 
 def marching_axis(shape: Sequence[int], plan: Plan) -> int:
@@ -342,17 +415,18 @@ def marching_axis(shape: Sequence[int], plan: Plan) -> int:
 
 
 def slabs(
-    scan: Tensor,
+    scan: Array,
     engine: Engine,
     inference: Inference | None = None,
     memory_bytes: int | None = None,
-) -> Generator[Tensor, None, None]:
+) -> Generator[Any, None, None]:
     """Yield the class scores of a preprocessed scan, in order along ``marching_axis``.
 
     Scores are probabilities, or logits if the plan averages logits.
 
     Args:
-        scan: (C, I, J, K) float32, any size; padded with zeros if smaller than a patch.
+        scan: (C, I, J, K) float32, a tensor or ndarray, any size; padded with zeros if smaller than
+            a patch.
         inference: replaces the plan's settings (to switch mirroring on or off).
         memory_bytes: memory for the sums of scores; above it they are kept in a temporary file.
             None: see ``planes``.
@@ -364,7 +438,7 @@ def slabs(
     Raises:
         OutputError: the disk has no room for the temporary file.
     """
-    inference = inference or engine.plan.inference
+    inference, scan = inference or engine.plan.inference, own_kind(scan, engine)
     if engine.views:
         yield from _slabs_of_views(scan, engine, inference, memory_bytes)
         return
@@ -381,17 +455,18 @@ def slabs(
 
 
 def drawn_windows(
-    scan: Tensor, engine: Engine, draws: np.random.Generator
-) -> Iterator[tuple[Engine, Tensor]]:
+    scan: Array, engine: Engine, draws: np.random.Generator
+) -> Iterator[tuple[Engine, Any]]:
     """Random windows among those that ``slabs`` would read of ``scan`` (C, I, J, K), drawn without
     repetition: (engine, (1, C, *patch)).
 
     If the engine has views, windows are drawn for each view and come with the view's own engine.
     """
+    scan = own_kind(scan, engine)
     if engine.views:
         for view, _, own in engine.by_view(engine.plan.inference):
             yield from drawn_windows(
-                scan.permute(0, *(1 + axis for axis in view.order)), own, draws
+                arrays.transposed(scan, (0, *(1 + axis for axis in view.order))), own, draws
             )
         return
     patch = engine.plan.patch
@@ -402,23 +477,16 @@ def drawn_windows(
     # Fewer windows if the patch is large.
     most = min(MOST_DRAWN, max(LEAST_DRAWN, DRAWN_VOXELS // int(np.prod(patch))))
     for number in draws.permutation(len(corners))[:most]:
-        yield (
-            engine,
-            padded[
-                (
-                    slice(None),
-                    *(slice(c, c + p) for c, p in zip(corners[number], patch, strict=True)),
-                )
-            ][None].to(engine.device),
-        )
+        window = [slice(c, c + p) for c, p in zip(corners[number], patch, strict=True)]
+        yield engine, arrays.moved(padded[(slice(None), *window)][None], engine.device)
 
 
 # ---- several views ----
 
 
 def _slabs_of_views(
-    scan: Tensor, engine: Engine, inference: Inference, memory_bytes: int | None
-) -> Iterator[Tensor]:
+    scan: Array, engine: Engine, inference: Inference, memory_bytes: int | None
+) -> Iterator[Any]:
     """(L, d, I, J) probabilities along K: the weighted average of the views (Roy 2019, section
     2.5).
 
@@ -428,7 +496,8 @@ def _slabs_of_views(
     nothing by the merging. The result is divided by its sum over the classes.
     """
     i, j, k = scan.shape[1:]
-    with planes(k, engine.plan.network.classes, (i, j), engine.device, memory_bytes) as average:
+    kind, classes = arrays.kind_of(scan), engine.plan.network.classes
+    with planes(k, classes, (i, j), engine.device, memory_bytes, kind) as average:
         for view, share, own in engine.by_view(inference):
             # The view's class for each class of the model.
             table = (
@@ -438,20 +507,19 @@ def _slabs_of_views(
             )
             # Segment the scan with its axes in the view's order.
             start = 0
-            for slab in slabs(
-                scan.permute(0, *(1 + axis for axis in view.order)), own, memory_bytes=memory_bytes
-            ):
+            turned = arrays.transposed(scan, (0, *(1 + axis for axis in view.order)))
+            for slab in slabs(turned, own, memory_bytes=memory_bytes):
                 _add_view(slab, share, view, table, start, average)
                 start += slab.shape[1]
                 del slab  # free its memory before the next one is computed
         # Merged sides count twice, so the sum over the classes can exceed 1.
         for _, held in average.walk(0, k):
-            scores = held.to(engine.device).movedim(1, 0).float()
-            yield scores / scores.sum(0, keepdim=True)
+            scores = arrays.float32(arrays.axis_moved(arrays.moved(held, engine.device), 1, 0))
+            yield scores / scores.sum(0)[None]
 
 
 def _add_view(
-    slab: Tensor,
+    slab: Array,
     share: float,
     view: View,
     table: np.ndarray[tuple[int], np.dtype[np.intp]],
@@ -463,28 +531,28 @@ def _add_view(
     """
     # Bring the slab's axes into the order of the average, (L', K, I, J).
     slab_axes = (view.axis, *view.order[:2])
-    turned = slab.permute(0, *(1 + slab_axes.index(axis) for axis in (2, 0, 1)))
+    turned = arrays.transposed(slab, (0, *(1 + slab_axes.index(axis) for axis in (2, 0, 1))))
     # The part of the average that the slab covers.
     stop = start + slab.shape[1]
     i, j = (slice(start, stop) if axis == view.axis else slice(None) for axis in (0, 1))
     low, high = (start, stop) if view.axis == 2 else (0, turned.shape[1])
     for first, held in average.walk(low, high):
-        part = turned[:, first - low : first - low + len(held)].to(held.device)
+        part = turned[:, first - low : first - low + len(held)]
         for index, view_class in enumerate(table.tolist()):
-            held[:, index, i, j].add_(part[view_class], alpha=share)
+            arrays.add_share(held[:, index, i, j], part[view_class], share)
 
 
 # ---- one network, window by window ----
 
 
 def _finished_planes(
-    scan: Tensor, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None
-) -> Iterator[tuple[int, Tensor]]:
+    scan: Array, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None
+) -> Iterator[tuple[int, Any]]:
     """(first plane, scores (L, d, A, B)) of the padded scan, in order; planes are yielded as soon
     as no later window overlaps them.
     """
     # Copy the scan once: windows overlap, and a GPU would wait for each.
-    on_device = scan.to(engine.device)
+    on_device = arrays.moved(scan, engine.device)
     # Sizes, starts and weights are in marching order: the marching axis, then the other two.
     patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
     size = [scan.shape[1 + a] for a in order]
@@ -500,17 +568,17 @@ def _finished_planes(
     # Blending weights of one window, and along each axis the sum over all windows.
     profiles = [_gaussian(patch[a]) for a in order]
     totals = [
-        _sum_of(p, s, n).to(engine.device) for p, s, n in zip(profiles, starts, size, strict=True)
+        arrays.like(on_device, _sum_of(p, s, n))
+        for p, s, n in zip(profiles, starts, size, strict=True)
     ]
-    blend = _outer(profiles).to(engine.device)
+    blend = arrays.like(on_device, _outer(profiles))
     at_once = windows_at_once(engine)
     # Planes kept at once: the depth of a window, or in 2-D the slices of a batch.
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     done = 0  # planes yielded so far
-    empty: dict[Any, Tensor] = {}
-    with planes(
-        depth, engine.plan.network.classes, (size[1], size[2]), engine.device, memory_bytes
-    ) as sums:
+    empty: dict[Any, Any] = {}
+    classes, kind = engine.plan.network.classes, arrays.kind_of(scan)
+    with planes(depth, classes, (size[1], size[2]), engine.device, memory_bytes, kind) as sums:
         for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
             # If the batch reaches beyond the kept planes, those before it are finished.
             if batch[-1][0] + patch[axis] > done + depth:
@@ -520,16 +588,17 @@ def _finished_planes(
         yield from _divided(sums, done, size[0], totals)
 
 
-def _divided(
-    sums: Planes, low: int, high: int, totals: list[Tensor]
-) -> Iterator[tuple[int, Tensor]]:
+def _divided(sums: Planes, low: int, high: int, totals: list[Any]) -> Iterator[tuple[int, Any]]:
     """(first plane, scores (L, d, A, B)) of the planes low..high, divided by the sum of their
     blending weights. The sums are then reset to zero.
     """
     for first, held in sums.walk(low, high):
         weight = _outer([totals[0][first : first + len(held)], totals[1], totals[2]])[:, None]
-        yield first, (held.to(weight.device) / weight.to(held.dtype)).movedim(0, 1)
-        held.zero_()
+        scores = arrays.moved(held, getattr(weight, "device", None)) / arrays.in_dtype_of(
+            held, weight
+        )
+        yield first, arrays.axis_moved(scores, 0, 1)
+        held[:] = 0
 
 
 def windows_at_once(engine: Engine) -> int:
@@ -559,14 +628,14 @@ def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[
 
 def _add_windows(
     sums: Planes,
-    scan: Tensor,
-    on_device: Tensor,
+    scan: Array,
+    on_device: Array,
     corners: list[Triple],
     order: Sequence[int],
-    blend: Tensor,
+    blend: Any,
     engine: Engine,
     inference: Inference,
-    empty: dict[Any, Tensor],
+    empty: dict[Any, Any],
 ) -> None:
     """Add the blended scores of the windows at ``corners``, over all members and mirror images.
 
@@ -584,15 +653,16 @@ def _add_windows(
     # Scores are averaged over members by weight, and over mirror images equally.
     share = 1 / (sum(weight for _, weight in engine.members) * len(flips))
 
-    def add(logits: Tensor, axes: Sequence[int], corner: Triple, weight: float) -> None:
-        turned = _mirrored_back(logits, axes, engine).permute(0, *(1 + a for a in order))
+    def add(logits: Any, axes: Sequence[int], corner: Triple, weight: float) -> None:
+        back = _mirrored_back(logits, axes, engine)
+        turned = arrays.transposed(back, (0, *(1 + a for a in order)))
         _add_scores(
             sums, turned, corner, blend * (weight * share), activation_of(engine.plan, inference)
         )
 
     # Run the network on windows with contrast in batches; reuse cached logits for the others.
     with_contrast = [n for n, value in enumerate(values) if value is None]
-    x = torch.stack([windows[n] for n in with_contrast]) if with_contrast else None
+    x = arrays.stacked([windows[n] for n in with_contrast]) if with_contrast else None
     for member, (network, weight) in enumerate(engine.members):
         if x is not None:
             for axes, n, logits in _mirrored_logits(network, x, flips, engine):
@@ -605,8 +675,8 @@ def _add_windows(
 
 
 def _cut_windows(
-    scan: Tensor, on_device: Tensor, corners: list[Triple], order: Sequence[int], patch: Triple
-) -> tuple[list[Tensor], list[tuple[float, ...] | None]]:
+    scan: Array, on_device: Array, corners: list[Triple], order: Sequence[int], patch: Triple
+) -> tuple[list[Any], list[tuple[float, ...] | None]]:
     """The windows (C, *patch) at ``corners`` on the engine's device, and for each one without
     contrast its value in every channel, else None.
     """
@@ -616,17 +686,14 @@ def _cut_windows(
         here = (slice(None), *(slice(at[a], at[a] + patch[a]) for a in range(3)))
         windows.append(on_device[here])
         # Constant in every channel: minimum and maximum are equal.
-        low, high = (
-            torch.stack(ends)
-            for ends in zip(*(channel.aminmax() for channel in scan[here]), strict=True)
-        )
-        values.append(tuple(low.tolist()) if torch.equal(low, high) else None)
+        low, high = zip(*(arrays.ends(channel) for channel in scan[here]), strict=True)
+        values.append(low if low == high else None)
     return windows, values
 
 
 def _mirrored_logits(
-    network: Forward, x: Tensor, flips: list[tuple[int, ...]], engine: Engine
-) -> Iterator[tuple[tuple[int, ...], int, Tensor]]:
+    network: Forward, x: Any, flips: list[tuple[int, ...]], engine: Engine
+) -> Iterator[tuple[tuple[int, ...], int, Any]]:
     """(mirrored axes, index of the window, logits (L, *patch)) for every mirror image of the
     windows x (B, C, *patch), still mirrored.
     """
@@ -636,7 +703,7 @@ def _mirrored_logits(
         group = flips[start : start + together]
         logits = logits_of(
             network,
-            torch.cat([x.flip([2 + a for a in axes]) for axes in group]),
+            arrays.concatenated([arrays.flipped(x, [2 + a for a in axes]) for axes in group]),
             engine.plan.dims,
             engine.dtype,
         )
@@ -647,13 +714,13 @@ def _mirrored_logits(
 def _empty_logits(
     member: int,
     value: tuple[float, ...],
-    window: Tensor,
+    window: Any,
     engine: Engine,
-    empty: dict[Any, Tensor],
-) -> Tensor:
+    empty: dict[Any, Any],
+) -> Any:
     """Logits (L, *patch) of a window that has ``value`` everywhere, cached in ``empty``."""
     if (member, value) not in empty:
-        if sum(kept.numel() for kept in empty.values()) * 4 > EMPTY_BYTES:
+        if sum(math.prod(kept.shape) for kept in empty.values()) * 4 > EMPTY_BYTES:
             empty.clear()
         network, _ = engine.members[member]
         empty[member, value] = logits_of(network, window[None], engine.plan.dims, engine.dtype)[0]
@@ -661,7 +728,7 @@ def _empty_logits(
 
 
 def _add_scores(
-    sums: Planes, logits: Tensor, corner: Triple, weight: Tensor, activation: Activation
+    sums: Planes, logits: Array, corner: Triple, weight: Any, activation: Activation
 ) -> None:
     """Add activation(``logits`` (L, d, A, B)) * ``weight`` (d, A, B) to ``sums`` at ``corner``, a
     few planes at a time.
@@ -673,26 +740,29 @@ def _add_scores(
     # On a CPU, few planes at a time: the float32 copies stay within WORK_BYTES.
     most = (
         None
-        if logits.device.type != "cpu"
-        else max(1, WORK_BYTES * sums.plane_bytes // (4 * logits[:, :1].numel()))
+        if not arrays.on_cpu(logits)
+        else max(1, WORK_BYTES * sums.plane_bytes // (4 * math.prod(logits[:, :1].shape)))
     )
     for first, held in sums.walk(corner[0], corner[0] + logits.shape[1], most):
         here = slice(first - corner[0], first - corner[0] + len(held))
-        scores = _activated(logits[:, here].float(), activation, 0) * weight[here]
-        held[(slice(None), slice(None), *region)] += scores.movedim(0, 1).to(held.device)
+        scores = _activated(arrays.float32(logits[:, here]), activation, 0) * weight[here]
+        added = arrays.axis_moved(scores, 0, 1)
+        held[(slice(None), slice(None), *region)] += arrays.moved(
+            added, getattr(held, "device", None)
+        )
 
 
-def _mirrored_back(logits: Tensor, axes: Sequence[int], engine: Engine) -> Tensor:
+def _mirrored_back(logits: Array, axes: Sequence[int], engine: Engine) -> Any:
     """Logits (L, *patch) of a window that was mirrored along ``axes``, mirrored back. If the
     left-right axis was flipped, left and right classes are exchanged.
     """
-    out = logits.flip([1 + a for a in axes]) if axes else logits
+    out = arrays.flipped(logits, [1 + a for a in axes]) if axes else logits
     labels = engine.plan.labels
     if engine.plan.sided_axis not in axes or not labels.is_sided:
         return out
     # Structures that overlap have no background class.
     table = labels.swap_table()[1:] - 1 if labels.overlapping else labels.swap_table()
-    return out[torch.from_numpy(table).to(out.device)]
+    return arrays.chosen(out, table)
 
 
 def activation_of(plan: Plan, inference: Inference) -> Activation:
@@ -706,39 +776,50 @@ def activation_of(plan: Plan, inference: Inference) -> Activation:
     )
 
 
-def _activated(logits: Tensor, activation: Activation, dim: int) -> Tensor:
+def _activated(logits: Array, activation: Activation, dim: int) -> Any:
     return (
         logits
         if activation == "none"
-        else logits.softmax(dim)
+        else arrays.softmax(logits, dim)
         if activation == "softmax"
-        else logits.sigmoid()
+        else arrays.sigmoid(logits)
     )
 
 
 def forward(
-    module: Forward, x: Tensor, dims: int, dtype: torch.dtype, activation: Activation = "softmax"
-) -> Tensor:
+    module: Forward, x: Array, dims: int, dtype: Any, activation: Activation = "softmax"
+) -> Any:
     """Scores of a network: (B, C, I, J, K) -> (B, L, I, J, K) float32; K is 1 in 2-D."""
-    return _activated(logits_of(module, x, dims, dtype).float(), activation, 1)
+    return _activated(arrays.float32(logits_of(module, x, dims, dtype)), activation, 1)
 
 
-@torch.inference_mode()
-def logits_of(module: Forward, x: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+def logits_of(module: Forward, x: Array, dims: int, dtype: Any) -> Any:
     """Logits of a network: (B, C, I, J, K) -> (B, L, I, J, K), any float dtype; K is 1 in 2-D."""
     flat = x[..., 0] if dims == 2 else x
-    with (
-        torch.autocast(x.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-    ):
-        out = module(
-            flat.contiguous(memory_format=memory_format(dims))
-            if isinstance(module, nn.Module)
-            else flat
-        )
+    compute = module if isinstance(module, compiled.Graph) else partial(_by_torch, module, dtype)
+    out = compute(flat)
     return out[..., None] if dims == 2 else out
 
 
-def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:
+def _by_torch(module: Forward, dtype: Any, x: Any) -> Any:
+    """Logits (B, L, *patch) of x (B, C, *patch)."""
+    import torch
+
+    from ..networks.build import memory_format
+
+    name = name_of(dtype)
+    how = (
+        contextlib.nullcontext()
+        if name == "float32"
+        else torch.autocast(x.device.type, getattr(torch, name))
+    )
+    with torch.inference_mode(), how:
+        if isinstance(module, torch.nn.Module):
+            x = x.contiguous(memory_format=memory_format(x.ndim - 2))
+        return module(x)
+
+
+def _padded(scan: Array, patch: Triple) -> tuple[Any, list[int]]:
     """The scan, padded with zeros on both sides along axes that are shorter than a patch, and the
     number of zeros before it along each axis.
     """
@@ -746,30 +827,30 @@ def _padded(scan: Tensor, patch: Triple) -> tuple[Tensor, list[int]]:
     before = [m // 2 for m in missing]
     if not any(missing):
         return scan, before
-    # torch expects the last axis first.
-    pads = [n for m, b in reversed(list(zip(missing, before, strict=True))) for n in (b, m - b)]
-    return nn.functional.pad(scan, pads), before
+    pads = [(0, 0), *((b, m - b) for m, b in zip(missing, before, strict=True))]
+    return arrays.padded(scan, pads), before
 
 
-def _gaussian(length: int) -> Tensor:
+def _gaussian(length: int) -> NDArray[np.float32]:
     """(length,) blending weights of a window along one axis, 1 at the centre.
 
     The standard deviation is an eighth of the length. No weight is below 0.03: with this floor,
     half-precision sums at a window's corners are accurate enough.
     """
-    x = torch.arange(length, dtype=torch.float32) - (length - 1) / 2
-    return torch.exp(-0.5 * (x / (length / 8)) ** 2).clamp_min(0.03)
+    x: NDArray[np.float32] = np.arange(length, dtype=np.float32) - (length - 1) / 2
+    weights = np.exp(-0.5 * (x / (length / 8)) ** 2).astype(np.float32)
+    return np.asarray(np.maximum(weights, 0.03), np.float32)
 
 
-def _sum_of(profile: Tensor, starts: list[int], length: int) -> Tensor:
+def _sum_of(profile: NDArray[np.float32], starts: list[int], length: int) -> NDArray[np.float32]:
     """(length,) sum of all windows' blending weights along one axis."""
-    total = torch.zeros(length)
+    total = np.zeros(length, np.float32)
     for start in starts:
         total[start : start + len(profile)] += profile
     return total
 
 
-def _outer(profiles: list[Tensor]) -> Tensor:
+def _outer(profiles: list[Any]) -> Any:
     """(a, b, c) product of three 1-D weights."""
     a, b, c = profiles
     return a[:, None, None] * b[None, :, None] * c[None, None, :]

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from ..core.errors import InputError
 from ..core.grid import Grid
 from ..core.plan import Plan
+from ..preprocessing import arrays
 from ..preprocessing.prepare import CHUNK_VOXELS
 from . import engine as infer
 from .planes import SLAB_BYTES
@@ -119,11 +120,7 @@ def memory_for_sums(
     """
     # GPU memory: the limit less what is held and what the scan needs.
     if engine.device.type != "cpu" and limits.vram_bytes is not None:
-        held = (
-            torch.mps.current_allocated_memory()
-            if engine.device.type == "mps"
-            else torch.cuda.memory_allocated(engine.device)
-        )
+        held = _held_bytes(engine.device)
         _refuse(limits.vram_bytes, held + need.on_gpu, "--vram", case)
         most = limits.vram_bytes - held - need.on_gpu
     else:
@@ -147,12 +144,23 @@ def _refuse(limit: int, least: int, option: str, case: str) -> None:
         )
 
 
+def _held_bytes(device: Any) -> int:
+    """Memory of a GPU that this process uses now."""
+    import torch
+
+    if device.type == "mps":
+        return int(torch.mps.current_allocated_memory())
+    return int(torch.cuda.memory_allocated(device))
+
+
 def warm_up(engine: infer.Engine) -> None:
     """Run every network once, so that the memory it holds can be measured."""
     for one in (
         [own for _, _, own in engine.by_view(engine.plan.inference)] if engine.views else [engine]
     ):
-        x = torch.zeros(1, one.plan.network.channels, *one.plan.patch, device=one.device)
+        shape = (one.plan.network.channels, *one.plan.patch)
+        x = infer.own_kind(np.zeros(shape, np.float32), one)[None]
+        x = arrays.moved(x, one.device)
         for network, _ in one.members:
             infer.logits_of(network, x, one.plan.dims, one.dtype)
 

@@ -21,12 +21,17 @@ import platform
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from . import graph_cache
+from ..preprocessing import arrays
+from . import graph_cache, topology
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..core.bundle import Weights
 
 # Windows up to this size run in parallel, one core each.
 SMALL_VOXELS = 2**17
@@ -47,7 +52,7 @@ def available() -> bool:
 
 class Graph:
     """A compiled network, called like a module in evaluation mode: (B, C, *patch) -> (B, L, *patch)
-    float32. ``module`` builds that module, for a caller that needs its layers.
+    float32, tensors or ndarrays. ``module`` builds that module, for a caller that needs its layers.
     """
 
     def __init__(self, compiled: Any, module: Callable[[], nn.Module]):
@@ -57,30 +62,31 @@ class Graph:
         self._requests = [compiled.create_infer_request() for _ in range(count)]
         self._shape = tuple(int(n) for n in compiled.output(0).shape[1:])
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Any) -> Any:
         import openvino
 
         # Several windows are in flight at once; a request is reused when its window is finished.
-        x = x.contiguous()
-        out = torch.empty((len(x), *self._shape))
+        given = np.ascontiguousarray(arrays.to_numpy(x))
+        out = np.empty((len(x), *self._shape), np.float32)
         for n in range(len(x)):
             request = self._requests[n % len(self._requests)]
             request.wait()
-            request.set_input_tensor(openvino.Tensor(x[n : n + 1].numpy(), shared_memory=True))
-            request.set_output_tensor(openvino.Tensor(out[n : n + 1].numpy(), shared_memory=True))
+            request.set_input_tensor(openvino.Tensor(given[n : n + 1], shared_memory=True))
+            request.set_output_tensor(openvino.Tensor(out[n : n + 1], shared_memory=True))
             request.start_async()
         for request in self._requests:
             request.wait()
-        return out
+        return arrays.like(x, out)
 
 
 def compiled(
     make: Callable[[], nn.Module],
     shape: Sequence[int],
-    dtype: torch.dtype,
+    dtype: Any,
     kept: Path | None = None,
     name: str = "",
     traced: Sequence[int] = (),
+    kept_topology: tuple[str, Weights] = ("", {}),
 ) -> Graph | None:
     """The graph of a network, from the cache ``kept`` if it is there; None if OpenVINO does not
     support one of its layers.
@@ -89,19 +95,20 @@ def compiled(
         make: builds the module with its weights, in evaluation mode; called only if the graph is
             not in the cache.
         shape: (C, *patch) of a window.
-        dtype: float32, or bfloat16 if the processor has hardware for it.
+        dtype: of torch or its name: float32, or bfloat16 if the processor has hardware for it.
         kept: folder for the graphs of one model; if it cannot be written, nothing is cached.
         name: identifies the network and its weights.
         traced: (C, *size) of a smaller window with which the network is traced; only of networks
             whose operations do not depend on the size. () traces with ``shape``.
+        kept_topology: of the network, with its weights (see ``topology``); "" converts the module.
     """
     import openvino
 
     core = _core()
     settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
-        "NUM_STREAMS": str(streams(math.prod(shape[1:]), torch.get_num_threads())),
-        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+        "INFERENCE_PRECISION_HINT": "bf16" if str(dtype).endswith("bfloat16") else "f32",
+        "NUM_STREAMS": str(streams(math.prod(shape[1:]), arrays.threads())),
+        "INFERENCE_NUM_THREADS": str(arrays.threads()),
     }
     # The file name holds a digest of all that the graph depends on.
     key = (
@@ -119,7 +126,9 @@ def compiled(
             return Graph(core.import_model(io.BytesIO(found), "CPU", settings), make)
         except RuntimeError:
             logging.getLogger(__name__).debug("%s is from another OpenVINO; replaced", file)
-    model = _converted(make(), (1, *shape), (1, *(traced or shape)))
+    model = _rebuilt(kept_topology, shape)
+    if model is None:
+        model = converted(make(), shape, traced)
     if model is None:
         return None
     graph = core.compile_model(model, "CPU", settings)
@@ -127,6 +136,30 @@ def compiled(
         blob = graph.export_model()
         graph_cache.write(file, bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob))
     return Graph(graph, make)
+
+
+def _rebuilt(kept: tuple[str, Weights], shape: Sequence[int]) -> Any:
+    """The network of a topology; None if there is none, or if this OpenVINO cannot build it."""
+    if not kept[0]:
+        return None
+    try:
+        return topology.rebuilt(*kept, (1, *shape))
+    except topology.TopologyError as error:
+        logging.getLogger(__name__).debug("the topology is not used: %s", error)
+        return None
+
+
+def converted(module: nn.Module, shape: Sequence[int], traced: Sequence[int] = ()) -> Any:
+    """The module as an OpenVINO model for windows of ``shape`` (C, *patch), or None; arguments as
+    for ``compiled``.
+    """
+    return _converted(module, (1, *shape), (1, *(traced or shape)))
+
+
+def fast_precision() -> str:
+    """bfloat16 if this CPU has hardware for it, else float32."""
+    found = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if "BF16" in found else "float32"
 
 
 def streams(voxels: int, threads: int) -> int:
@@ -155,6 +188,7 @@ def _converted(module: nn.Module, shape: Sequence[int], traced: Sequence[int]) -
     """The module as an OpenVINO model for inputs of ``shape``, traced with one of shape ``traced``;
     None if it has a layer that cannot be converted.
     """
+    import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     from openvino.passes import ConstantFolding, Manager

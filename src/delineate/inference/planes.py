@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..core.errors import OutputError
+from ..preprocessing import arrays
 
 # If float32 sums need more, half precision is used; the error of a probability is 1e-3.
 HALF_ABOVE_BYTES = 2**30
@@ -37,12 +37,10 @@ class Planes:
 
     count: int
     plane_bytes: int
-    dtype: torch.dtype
-    mapped: Callable[[int, int], Tensor]
+    dtype: Any  # float32 or float16, of NumPy or torch
+    mapped: Callable[[int, int], Any]
 
-    def walk(
-        self, low: int, high: int, most_bytes: int | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
+    def walk(self, low: int, high: int, most_bytes: int | None = None) -> Iterator[tuple[int, Any]]:
         """Planes low..high in parts of at most ``most_bytes`` (default ``SLAB_BYTES``): (first
         plane, tensor (n, L, A, B) to modify in place).
         """
@@ -60,8 +58,9 @@ def planes(
     count: int,
     classes: int,
     plane: tuple[int, int],
-    device: torch.device,
+    device: Any,
     memory_bytes: int | None = None,
+    kind: arrays.Kind = "torch",
 ) -> Iterator[Planes]:
     """``count`` planes of zeros; freed at the end, also after an error.
 
@@ -71,6 +70,7 @@ def planes(
     memory.
 
     Args:
+        kind: of the arrays.
         memory_bytes: the memory limit. None: ``MEMORY_BYTES``, or on a GPU half of the free memory.
 
     Raises:
@@ -78,27 +78,41 @@ def planes(
     """
     values = count * classes * plane[0] * plane[1]
     if memory_bytes is None:
-        memory_bytes = (
-            MEMORY_BYTES if device.type != "cuda" else torch.cuda.mem_get_info(device)[0] // 2
-        )
+        memory_bytes = MEMORY_BYTES if device.type != "cuda" else _free_bytes(device) // 2
     # Float32 if it fits, else half precision; then memory if that fits, else a file.
-    dtype = torch.float32 if 4 * values <= min(memory_bytes, HALF_ABOVE_BYTES) else torch.float16
+    is_half = 4 * values > min(memory_bytes, HALF_ABOVE_BYTES)
+    dtype = np.dtype(np.float16 if is_half else np.float32)
     plane_bytes = dtype.itemsize * classes * plane[0] * plane[1]
     if plane_bytes * count <= memory_bytes:
-        sums = torch.zeros((count, classes, *plane), dtype=dtype, device=device)
-        yield Planes(count, plane_bytes, dtype, lambda low, high: sums[low:high])
+        sums = _zeros((count, classes, *plane), dtype, device, kind)
+        yield Planes(count, plane_bytes, sums.dtype, lambda low, high: sums[low:high])
         return
     # On Windows a mapped file cannot be deleted; leaving it behind is not an error.
     with tempfile.TemporaryDirectory(prefix="delineate_", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "scores"
         _reserve(path, plane_bytes * count)
 
-        def mapped(low: int, high: int) -> Tensor:
-            return torch.from_numpy(
-                np.memmap(path, np.float16, "r+", low * plane_bytes, (high - low, classes, *plane))
-            )
+        def mapped(low: int, high: int) -> Any:
+            shape = (high - low, classes, *plane)
+            file = np.memmap(path, np.float16, "r+", low * plane_bytes, shape)
+            return arrays.made(file, kind)
 
-        yield Planes(count, plane_bytes, dtype, mapped)
+        yield Planes(count, plane_bytes, mapped(0, 1).dtype, mapped)
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any], device: Any, kind: arrays.Kind) -> Any:
+    if kind == "numpy":
+        return np.zeros(shape, dtype)
+    import torch
+
+    return torch.zeros(shape, dtype=getattr(torch, dtype.name), device=str(device))
+
+
+def _free_bytes(device: Any) -> int:
+    """Free memory of a GPU."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(str(device))[0])
 
 
 def _reserve(path: Path, nbytes: int) -> None:

@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..core.errors import UsageError
 from ..core.grid import Grid
@@ -31,9 +29,11 @@ from ..core.plan import Inference, Plan
 from ..core.prediction import MAPS, Prediction
 from ..core.progress import Progress, silent
 from ..core.volume import BODY_HU, Volume
+from ..extras import require_extra
+from ..preprocessing import arrays
 from ..preprocessing.prepare import (
     PreprocessingRecord,
-    prepare,
+    prepare_array,
     prepare_label,
     restore,
     restore_maps,
@@ -66,6 +66,8 @@ class DropoutSamples:
             raise UsageError(f"--samples must be 0 or at least 2, found {self.count}")
         if self.count and plan.output_labels.overlapping:
             raise UsageError("--samples is not available for structures that overlap")
+        if self.count:
+            require_extra("torch", "--samples")
         if self.count and not plan.network.dropout:
             raise UsageError(
                 "--samples needs a model with dropout, and this one was trained without it: train "
@@ -147,16 +149,14 @@ def refuse_overlapping(plan: Plan) -> None:
         )
 
 
-def _blank_air(scan: Tensor, record: PreprocessingRecord, plan: Plan) -> None:
+def _blank_air(scan: NDArray[np.float32], record: PreprocessingRecord, plan: Plan) -> None:
     """Set voxels far outside the body of ``scan`` (C, I, J, K) to air, in place. Windows that hold
     only air are then computed once for all (see ``engine``).
     """
     # Thresholds and air are in HU; the scan is already normalised.
     rules = [channel.normalise for channel in plan.channels]
     threshold = (max(BODY_HU, rules[0].low) - rules[0].mean) / rules[0].std
-    outside = torch.from_numpy(
-        far_from_body(scan[0].numpy(), threshold, record.prepared.spacing_mm, AIR_MARGIN_MM)
-    )
+    outside = far_from_body(scan[0], threshold, record.prepared.spacing_mm, AIR_MARGIN_MM)
     for channel, rule in zip(scan, rules, strict=True):
         channel[outside] = (max(AIR_HU, rule.low) - rule.mean) / rule.std
 
@@ -174,7 +174,7 @@ class PreparedScan:
     are the volume's; ``seconds``: the time preprocessing took.
     """
 
-    scan: Tensor
+    scan: NDArray[np.float32]
     record: PreprocessingRecord
     grid: Grid
     source: str
@@ -199,7 +199,7 @@ def preprocess_scan(
         refuse_missing(plan)
     if skip_air:
         refuse_unless_ct(plan)
-    scan, record = prepare(volume, plan, present)
+    scan, record = prepare_array(volume, plan, present)
     if skip_air:
         _blank_air(scan, record, plan)
     # The first stage of a cascade reads the same scan at its own resolution.
@@ -311,7 +311,7 @@ def segment(
 
 def drawn_windows(
     ready: PreparedScan, engine: Engine, draws: np.random.Generator
-) -> Iterator[tuple[Engine, Tensor]]:
+) -> Iterator[tuple[Engine, Any]]:
     """Random windows among those that ``segment`` would read, including those of a cascade's first
     stage; see ``engine.drawn_windows``.
     """
@@ -322,7 +322,7 @@ def drawn_windows(
 
 def _network_input(
     prepared: PreparedScan, engine: Engine, inference: Inference | None, memory_bytes: int | None
-) -> Tensor:
+) -> NDArray[np.float32]:
     """The scan (C, I, J, K) that the networks read: in a cascade, with the structures of the first
     stage as further channels.
     """
@@ -336,7 +336,7 @@ def _network_input(
         memory_bytes,
         engine.plan.inference.overlap,
     )
-    return torch.cat([prepared.scan, masks])
+    return np.concatenate([prepared.scan, masks])
 
 
 def _first_stage_masks(
@@ -346,7 +346,7 @@ def _first_stage_masks(
     inference: Inference | None,
     memory_bytes: int | None,
     own_overlap: float,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """(structures, I, J, K) of 0 and 1 on the preprocessed grid of ``record``: the segmentation by
     the first stage of a cascade. ``own_overlap`` is that of the second stage's plan.
     """
@@ -365,16 +365,16 @@ def _first_stage_masks(
     # Labels on the scan's own grid become classes on the second stage's grid.
     own = first.plan.output_labels
     table = dict(enumerate(range(own.codes))) if own.overlapping else own.compact()
-    classes = prepare_label(labels, record, table)
+    classes = prepare_label(labels, record, table, "numpy")
     if own.overlapping:
         masks = [own.inside(classes, label) for label in own]
     else:
         masks = [classes == index for index in range(1, len(own) + 1)]
-    return torch.stack([torch.from_numpy(mask).float() for mask in masks])
+    return np.stack(masks).astype(np.float32)
 
 
 def _labels(
-    scan: Tensor,
+    scan: NDArray[np.float32],
     record: PreprocessingRecord,
     engine: Engine,
     inference: Inference | None,
@@ -397,7 +397,7 @@ def _labels(
         seen = oblique.slabs(*how, record.prepared.spacing_mm, engine.oblique_deg)
     else:
         seen = slabs(*how)
-    with torch.inference_mode(), closing(seen) as stream:
+    with arrays.without_gradients(), closing(seen) as stream:
         sum_to_one = above is None and average == "probabilities"
         array = restore(
             stream if sums is None else sums.added(stream),
@@ -430,7 +430,7 @@ def _keep_largest_of(codes: NDArray[Any], structures: LabelSet, name: str) -> No
 
 def _draw_samples(
     samples: DropoutSamples,
-    scan: Tensor,
+    scan: NDArray[np.float32],
     record: PreprocessingRecord,
     engine: Engine,
     inference: Inference | None,
@@ -464,7 +464,7 @@ def _draw_samples(
                 drawn.append(_labels(scan, record, engine, inference, memory_bytes, sums=sums))
         if sums is None:
             return drawn, {}
-        with torch.inference_mode():
+        with arrays.without_gradients():
             found = restore_maps(sums.slabs(), record, axis, len(MAPS))
     by_name = dict(zip(MAPS, found, strict=True))
     return drawn, {name: by_name[name] for name in samples.maps}

@@ -18,13 +18,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
 from ..core.prediction import MAPS
 from .planes import Planes, planes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def refuse_unknown(maps: Iterable[str], samples: int) -> None:
@@ -71,6 +72,8 @@ class SampleSums:
 
     def slabs(self) -> Iterator[Tensor]:
         """(2, d, A, B) float32 in the order of ``MAPS``, along the marching axis."""
+        import torch
+
         for first, held in self.mean.walk(0, len(self.squares)):
             mean = held.to("cpu").float().movedim(1, 0)
             mean = mean / mean.sum(0, keepdim=True)
@@ -89,7 +92,7 @@ def sample_sums(
     count: int,
     classes: int,
     shape: tuple[int, int, int],
-    device: torch.device,
+    device: Any,
     logits: bool,
     memory_bytes: int | None,
 ) -> Iterator[SampleSums]:
@@ -98,5 +101,7 @@ def sample_sums(
     Raises:
         OutputError: the disk has no room for the temporary file.
     """
+    import torch
+
     with planes(shape[0], classes, shape[1:], device, memory_bytes) as mean:
         yield SampleSums(count, mean, torch.zeros(shape), logits)

@@ -17,13 +17,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
+
+from . import arrays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .arrays import Array
 
 ROWS = 16  # rows of a plane that one thread reads at once, so that they stay in the cache
 HALF_SCALE = np.float32(
@@ -31,7 +36,7 @@ HALF_SCALE = np.float32(
 )  # from the bits of a half, moved to those of a float, to its value
 
 
-def largest(near: Sequence[Tensor], weights: Sequence[Tensor | None], tie: float) -> Tensor:
+def largest(near: Sequence[Array], weights: Sequence[Array | None], tie: float) -> Any:
     """The class with the largest linearly interpolated score at each output voxel.
 
     Args:
@@ -51,7 +56,7 @@ def largest(near: Sequence[Tensor], weights: Sequence[Tensor | None], tie: float
     scores = np.empty((2, classes, *size), np.float32)
     tops, kept = np.empty((2, *size), np.int32), [-1, -1]
     rows = [(n, min(n + ROWS, size[0])) for n in range(0, size[0], ROWS)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(arrays.threads()) as pool:
         for low in np.unique(k.low):
             high = min(low + k.reach, len(planes) - 1)
             for index in {int(low), int(high)} - set(kept):
@@ -64,7 +69,7 @@ def largest(near: Sequence[Tensor], weights: Sequence[Tensor | None], tie: float
             along = k.share[made], out[made]
             cell = a.first, a.share, a.reach, b.first, b.share, b.reach
             list(pool.map(partial(_cells_of, (*ends, *along, *cell)), rows))
-    return torch.from_numpy(out)
+    return arrays.like(near[0], out)
 
 
 @dataclass(frozen=True)
@@ -80,32 +85,36 @@ class _Axis:
     reach: int
 
     @classmethod
-    def of(cls, weights: Tensor | None, length: int) -> _Axis:
-        dense = np.eye(length, dtype=np.float32) if weights is None else weights.numpy()
+    def of(cls, weights: Array | None, length: int) -> _Axis:
+        dense = np.eye(length, dtype=np.float32) if weights is None else arrays.to_numpy(weights)
         low = (dense > 0).argmax(axis=1)
         share = 1 - np.take_along_axis(dense, low[:, None], axis=1)[:, 0]
         first = np.searchsorted(low, np.arange(length + 1))
         return cls(low, share, first, int((share > 0).any()))
 
 
-def _reader(plane: Tensor, tie: float) -> Callable[[NDArray[np.float32], int, int], None]:
+def _reader(plane: Array, tie: float) -> Callable[[NDArray[np.float32], int, int], None]:
     """A function that writes rows of a plane (L, A, B) as float32, each class lowered by ``tie``
     times its index.
     """
     lower = (np.arange(len(plane)) * tie).astype(np.float32)
-    if plane.dtype == torch.float16 and plane.stride(2) == 1:
+    if not isinstance(plane, np.ndarray) and _is_half(plane):
         stride_l, stride_a, _ = plane.stride()
         span = stride_l * (plane.shape[0] - 1) + stride_a * (plane.shape[1] - 1) + plane.shape[2]
-        bits = plane.as_strided((span,), (1,)).view(torch.int16).numpy().view(np.uint16)
+        bits = plane.as_strided((span,), (1,)).numpy().view(np.uint16)
         return lambda out, start, stop: _read_half(
             bits, stride_l, stride_a, lower, out, out.view(np.uint32), start, stop
         )
-    values = plane.float().numpy()
+    values = arrays.to_numpy(arrays.float32(plane))
 
     def read(out: NDArray[np.float32], start: int, stop: int) -> None:
         np.subtract(values[:, start:stop], lower[:, None, None], out=out[:, start:stop])
 
     return read
+
+
+def _is_half(plane: Tensor) -> bool:
+    return str(plane.dtype) == "torch.float16" and plane.stride(2) == 1
 
 
 def _top(read: Any, scores: NDArray[Any], tops: NDArray[Any], rows: tuple[int, int]) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..core.plan import Normalisation
@@ -33,11 +32,13 @@ class Scaling:
     std: float
     outside: float | None = None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale a float tensor of any shape in place.
+    def __call__(self, x: Any) -> Any:
+        """Scale a float32 tensor or ndarray of any shape in place.
 
         If there are bounds, infinite values become the bounds and NaN becomes the lower one.
         """
+        if isinstance(x, np.ndarray):
+            return self._scaled(x)
         outside = None if self.outside is None else x == self.outside
         if not (np.isinf(self.low) and np.isinf(self.high)):
             x.nan_to_num_(nan=self.low, posinf=self.high, neginf=self.low).clamp_(
@@ -45,6 +46,18 @@ class Scaling:
             )
         x.sub_(self.mean).div_(self.std)
         return x if outside is None else x.masked_fill_(outside, 0.0)
+
+    def _scaled(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        outside = None if self.outside is None else x == np.float32(self.outside)
+        low, high = np.float32(self.low), np.float32(self.high)
+        if not (np.isinf(low) and np.isinf(high)):
+            x[np.isnan(x)] = low
+            np.clip(x, low, high, out=x)
+        x -= np.float32(self.mean)
+        x /= np.float32(self.std)
+        if outside is not None:
+            x[outside] = 0
+        return x
 
 
 def measure(array: NDArray[Any], rule: Normalisation) -> Scaling:

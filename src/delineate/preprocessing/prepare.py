@@ -17,12 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..core.errors import GeometryError, InputError
 from ..core.grid import ANISOTROPY, AxisMap, Grid
@@ -34,7 +32,7 @@ from ..core.volume import (
     with_finite_voxels,
     without_padding,
 )
-from . import shear
+from . import arrays, shear
 from .intensity import measure
 from .resample import (
     Bands,
@@ -54,6 +52,11 @@ CELLS_FROM = 500_000_000
 TIE = 1e-6  # scores closer than this are equal: the class that comes first wins, despite rounding
 PROBABILITY_ONE = 65535  # the integer that represents probability 1
 MASK_PLANES = 16  # planes that are searched for the crop at once
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .arrays import Array
 
 # Weights along the two axes of a plane; None for an axis that is not resampled.
 InPlane = Sequence[Bands | None]
@@ -88,6 +91,13 @@ class PreprocessingRecord:
 def prepare(
     volume: Volume, plan: Plan, present: Sequence[int] | None = None
 ) -> tuple[Tensor, PreprocessingRecord]:
+    """As ``prepare_array``, with the scan as a tensor, computed by torch."""
+    return _prepared(volume, plan, present, "torch")
+
+
+def prepare_array(
+    volume: Volume, plan: Plan, present: Sequence[int] | None = None
+) -> tuple[NDArray[np.float32], PreprocessingRecord]:
     """Preprocess a scan: reorient, crop, normalise and resample it. Voxels that are NaN or infinite
     count as background (``core.volume.with_finite_voxels``), and so does padding
     (``without_padding``). A sheared scan is first resampled to
@@ -105,6 +115,13 @@ def prepare(
         InputError: the number of channels differs from the plan, or from ``present``; the scan is
             not in the unit of the plan's only channel, or too large at the plan's spacing.
     """
+    return _prepared(volume, plan, present, "numpy")
+
+
+def _prepared(
+    volume: Volume, plan: Plan, present: Sequence[int] | None, kind: arrays.Kind
+) -> tuple[Any, PreprocessingRecord]:
+    """As ``prepare_array``, as an array of ``kind``."""
     here = range(len(plan.channels)) if present is None else present
     if volume.channels != len(here):
         names = ", ".join(plan.channels[n].name for n in here)
@@ -122,11 +139,7 @@ def prepare(
     record = _record(volume, channels, plan)
     kernels = kernels_for(record, plan.resampling)
     shape = (len(plan.channels), *record.prepared.shape)
-    out = (
-        torch.empty(shape, dtype=torch.float32)
-        if present is None
-        else torch.zeros(shape, dtype=torch.float32)
-    )
+    out = arrays.made((np.empty if present is None else np.zeros)(shape, np.float32), kind)
     # Channel by channel, so that only one channel at a time is partly resampled.
     for index, channel in zip(here, channels, strict=True):
         box = _boxed(record.axes.apply(channel), record)
@@ -135,12 +148,16 @@ def prepare(
             record.prepared.shape,
             kernels,
             transform=measure(box, plan.channels[index].normalise),
+            kind=kind,
         )
     return out, record
 
 
 def prepare_label(
-    label: Volume, record: PreprocessingRecord, table: dict[int, int]
+    label: Volume,
+    record: PreprocessingRecord,
+    table: dict[int, int],
+    kind: arrays.Kind = "torch",
 ) -> NDArray[Any]:
     """The reference segmentation on the prepared grid, as class indices.
 
@@ -148,6 +165,7 @@ def prepare_label(
         label: (I, J, K) values on the grid of the scan.
         record: of the scan, from ``prepare``.
         table: value -> class index (``LabelSet.compact``).
+        kind: of the arrays to compute with.
 
     Returns:
         (I, J, K) uint8 or uint16.
@@ -169,7 +187,8 @@ def prepare_label(
     for value, index in table.items():
         lookup[value] = index
     values = shear.labels_on(label.array, record.source, record.source.orthogonal())
-    return resample_labels(lookup[_boxed(record.axes.apply(values), record)], record.prepared.shape)
+    classes = lookup[_boxed(record.axes.apply(values), record)]
+    return resample_labels(classes, record.prepared.shape, kind)
 
 
 def trace(volume: Volume, plan: Plan) -> PreprocessingRecord:
@@ -243,7 +262,7 @@ def thick_axis(*spacings: tuple[float, float, float]) -> int | None:
 
 
 def restore(
-    slabs: Iterable[Tensor],
+    slabs: Iterable[Array],
     record: PreprocessingRecord,
     axis: int,
     values: NDArray[Any],
@@ -292,7 +311,7 @@ def restore(
 
 
 def _restore(
-    slabs: Iterable[Tensor],
+    slabs: Iterable[Array],
     record: PreprocessingRecord,
     axis: int,
     values: NDArray[Any],
@@ -315,10 +334,10 @@ def _restore(
     # pays off for large scans only.
     by_cells = above is None and (len(values) - 1) * box.size >= CELLS_FROM
 
-    def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> tuple[Tensor, Tensor | None]:
+    def planes(near: list[Array], along: Bands, in_plane: InPlane) -> tuple[Any, Any | None]:
         if above is not None:
             winner = _codes_above(near, along, in_plane, above)
-        elif by_cells and near[0].device.type == "cpu":
+        elif by_cells and arrays.on_cpu(near[0]):
             winner = _largest_by_cells(near, along, in_plane)
         else:
             winner = _largest(near, along, in_plane, sum_to_one)
@@ -327,15 +346,15 @@ def _restore(
         )
 
     for start, (winners, share) in _by_plane(slabs, record, axis, planes):
-        found = winners.cpu().numpy()
+        found = arrays.to_numpy(winners)
         box[start : start + len(found)] = found if same_values else values[found]
         if share is not None:
-            shares[:, start : start + len(found)] = share.cpu().numpy()
+            shares[:, start : start + len(found)] = arrays.to_numpy(share)
     return out
 
 
 def restore_maps(
-    slabs: Iterable[Tensor], record: PreprocessingRecord, axis: int, count: int
+    slabs: Iterable[Array], record: PreprocessingRecord, axis: int, count: int
 ) -> NDArray[np.float32]:
     """Interpolate ``count`` maps on the prepared grid to the grid of the scan, slab by slab.
 
@@ -349,12 +368,12 @@ def restore_maps(
     out = np.zeros((count, *grid.shape), np.float32)
     box = np.moveaxis(_boxed(record.axes.apply(out), record), 1 + axis, 1)
 
-    def planes(near: list[Tensor], along: Bands, in_plane: InPlane) -> Tensor:
-        joined = (torch.cat([part[index] for part in near]).float() for index in range(count))
-        return torch.stack([_interpolated(one, along, *in_plane) for one in joined])
+    def planes(near: list[Array], along: Bands, in_plane: InPlane) -> Any:
+        joined = (_joined([part[index] for part in near]) for index in range(count))
+        return arrays.stacked([_interpolated(one, along, *in_plane) for one in joined])
 
     for start, found in _by_plane(slabs, record, axis, planes):
-        box[:, start : start + found.shape[1]] = found.cpu().numpy()
+        box[:, start : start + found.shape[1]] = arrays.to_numpy(found)
     if grid == record.source:
         return out
     on = [shear.image_on(one, grid, record.source, order=1, outside=0.0) for one in out]
@@ -362,10 +381,10 @@ def restore_maps(
 
 
 def _by_plane(
-    slabs: Iterable[Tensor],
+    slabs: Iterable[Array],
     record: PreprocessingRecord,
     axis: int,
-    planes: Callable[[list[Tensor], Bands, InPlane], Planes],
+    planes: Callable[[list[Array], Bands, InPlane], Planes],
 ) -> Iterator[tuple[int, Planes]]:
     """For consecutive planes of the kept box: the index of the first plane, and the result of
     ``planes`` for the prepared planes around them.
@@ -389,7 +408,7 @@ def _by_plane(
     done, first = 0, 0  # output planes that are done; prepared index of the first available plane
     # The available planes: the rest of earlier slabs, and the current slab. They are never joined,
     # which would copy the slab.
-    parts: list[Tensor] = []
+    parts: list[Array] = []
     for slab in slabs:
         parts.append(slab)
         last = first + sum(part.shape[1] for part in parts) - 1
@@ -401,7 +420,7 @@ def _by_plane(
             # The prepared planes around this chunk, and its weights along the marching axis.
             here = positions[begin : min(begin + step, ready)] - first
             low, high = int(np.floor(here[0])), min(last - first + 1, int(np.floor(here[-1])) + 2)
-            along = Bands.of(axis_weights(here - low, high - low, "linear"))
+            along = Bands.of(axis_weights(here - low, high - low, "linear"), "numpy")
             near = list(_between(parts, low, high))
             result = planes(near, along, in_plane)
             del near  # views: the slab must be freed before the next one is computed
@@ -411,14 +430,21 @@ def _by_plane(
         done = max(done, ready)
         keep_from = last if done >= source[0] else min(last, int(np.floor(positions[done])))
         # A copy, so that the memory of the slab is freed.
-        parts = [torch.cat(list(_between(parts, keep_from - first, last + 1 - first)), dim=1)]
+        rest = list(_between(parts, keep_from - first, last + 1 - first))
+        parts = [arrays.concatenated(rest, 1)]
+        del rest
         first = keep_from
         del slab
     if done < source[0]:
         raise ValueError(f"slabs ended at plane {done} of {source[0]}")
 
 
-def _between(parts: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
+def _joined(parts: Sequence[Any]) -> Any:
+    """(d, A, B) float32: consecutive planes of one class."""
+    return arrays.float32(arrays.concatenated(parts))
+
+
+def _between(parts: list[Array], low: int, high: int) -> Iterator[Array]:
     """The planes low..high of consecutive ``parts``, counted from the first plane of the first
     part, as one view per part.
     """
@@ -430,19 +456,24 @@ def _between(parts: list[Tensor], low: int, high: int) -> Iterator[Tensor]:
         offset += part.shape[1]
 
 
-def _shares(near: list[Tensor], along: Bands, in_plane: InPlane, logits: bool) -> Tensor:
+def _shares(near: list[Array], along: Bands, in_plane: InPlane, logits: bool) -> Any:
     """(L, d', A', B') uint16 probabilities in steps of 1 / ``PROBABILITY_ONE``."""
-    each = torch.stack(
+    each = arrays.stacked(
         [
-            _interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane)
+            _interpolated(_joined([part[index] for part in near]), along, *in_plane)
             for index in range(near[0].shape[0])
         ]
     )
-    each = each.softmax(dim=0) if logits else each.clamp_(min=0).div_(each.sum(dim=0, keepdim=True))
-    return each.mul_(PROBABILITY_ONE).round_().to(torch.int32).to(torch.uint16)
+    if logits:
+        each = arrays.softmax(each, 0)
+    else:
+        arrays.clip(each, 0, None)
+        each /= each.sum(0)[None]
+    each *= PROBABILITY_ONE
+    return arrays.cast(arrays.cast(arrays.rounded(each), "int32"), "uint16")
 
 
-def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bool) -> Tensor:
+def _largest(near: list[Array], along: Bands, in_plane: InPlane, sum_to_one: bool) -> Any:
     """(d', A', B') class with the largest score, found class by class with a running maximum.
 
     The background score is subtracted from all others, so that it need not be interpolated. With
@@ -450,14 +481,12 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
     exceed the values around them. So a class is evaluated only in the box where it reaches half of
     1 / L.
     """
-    classes, device = near[0].shape[0], near[0].device
+    classes = near[0].shape[0]
     size = [near[0].shape[n + 2] if w is None else len(w.dense) for n, w in enumerate(in_plane)]
     # The background has score 0 after subtraction, so the maximum starts there.
-    best = torch.zeros((len(along.dense), *size), device=device)
-    winner = torch.zeros(
-        best.shape, dtype=torch.uint8 if classes <= 256 else torch.int16, device=device
-    )
-    background = torch.cat([part[0] for part in near]).float()
+    best = arrays.zeros(near[0], (len(along.dense), *size))
+    winner = arrays.zeros(near[0], best.shape, "uint8" if classes <= 256 else "int16")
+    background = _joined([part[0] for part in near])
     boxes = _boxes(near, 0.5 / classes) if sum_to_one else None
     for index in range(1, classes):
         if boxes is not None and boxes[index] is None:
@@ -468,42 +497,42 @@ def _largest(near: list[Tensor], along: Bands, in_plane: InPlane, sum_to_one: bo
             for n, w in enumerate(in_plane)
         )
         # Lower each class by a small amount, so that on equal scores the first class wins.
-        planes = (
-            torch.cat([part[index, :, in_a, in_b] for part in near]).float()
-            - background[:, in_a, in_b]
-        ).sub_(index * TIE)
+        planes = _joined([part[index, :, in_a, in_b] for part in near])
+        planes = planes - background[:, in_a, in_b]
+        planes -= index * TIE
         # Interpolate, and compare with the best score so far in the box.
         score, top = _interpolated(planes, along, w_a, w_b), best[:, out_a, out_b]
-        wins, so_far = (score > top).view(torch.uint8).to(winner.dtype), winner[:, out_a, out_b]
+        wins, so_far = arrays.counts(score > top, winner), winner[:, out_a, out_b]
         # Later classes have larger numbers, so a maximum sets the winners; this is several times
         # faster than a masked fill.
-        torch.maximum(so_far, wins.mul_(index), out=so_far)
-        torch.maximum(top, score, out=top)
+        wins *= index
+        arrays.keep_larger(so_far, wins)
+        arrays.keep_larger(top, score)
     return winner
 
 
-def _largest_by_cells(near: list[Tensor], along: Bands, in_plane: InPlane) -> Tensor:
+def _largest_by_cells(near: list[Array], along: Bands, in_plane: InPlane) -> Any:
     """As ``_largest``, for scores of any kind on a CPU."""
     from .cells import largest  # loads the compiler
 
     return largest(near, [None if w is None else w.dense for w in (along, *in_plane)], TIE)
 
 
-def _codes_above(near: list[Tensor], along: Bands, in_plane: InPlane, above: float) -> Tensor:
+def _codes_above(near: list[Array], along: Bands, in_plane: InPlane, above: float) -> Any:
     """(d', A', B') int32 with bit n set where the score of class n is above ``above``."""
     codes = None
     for index in range(near[0].shape[0]):
-        score = _interpolated(torch.cat([part[index] for part in near]).float(), along, *in_plane)
-        bit = (score > above).to(torch.int32) << index
-        codes = bit if codes is None else codes.bitwise_or_(bit)
+        score = _interpolated(_joined([part[index] for part in near]), along, *in_plane)
+        bit = arrays.cast(score > above, "int32") << index
+        codes = bit if codes is None else codes | bit
     assert codes is not None
     return codes
 
 
-def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | None) -> Tensor:
+def _interpolated(planes: Array, along: Bands, w_a: Bands | None, w_b: Bands | None) -> Any:
     """(d, A, B) to (d', A', B'); along the marching axis first if that leaves fewer planes."""
     along, w_a, w_b = (  # type: ignore[assignment]
-        None if w is None else w.to(planes.device) for w in (along, w_a, w_b)
+        None if w is None else w.like(planes) for w in (along, w_a, w_b)
     )
     # Both orders give the same result up to rounding; the first axis should leave fewer planes.
     if len(along.dense) < len(planes):
@@ -511,15 +540,14 @@ def _interpolated(planes: Tensor, along: Bands, w_a: Bands | None, w_b: Bands | 
     return apply_axis(apply_axis(apply_axis(planes, w_b, 2), w_a, 1), along, 0)
 
 
-def _boxes(
-    near: list[Tensor], floor: float
-) -> list[tuple[tuple[int, int], tuple[int, int]] | None]:
+def _boxes(near: list[Array], floor: float) -> list[tuple[tuple[int, int], tuple[int, int]] | None]:
     """For each class, the box in the plane (low and high along A and B) around all scores above
     ``floor``; None if there are none.
     """
     # The largest score of each column along the marching axis, then of each row and column.
-    peak = torch.stack([part.amax(dim=1) for part in near]).amax(dim=0) > floor  # (L, A, B)
-    hits = [peak.any(dim=axis).cpu().numpy() for axis in (2, 1)]
+    peaks = arrays.stacked([arrays.highest(part, 1) for part in near])
+    peak = arrays.highest(peaks, 0) > floor  # (L, A, B)
+    hits = [arrays.to_numpy(peak.any(axis)) for axis in (2, 1)]
     return [_span(a, b) for a, b in zip(*hits, strict=True)]
 
 
@@ -548,7 +576,7 @@ def _interpolation(n_in: int, n_out: int, kernel: Kernel) -> Bands | None:
     return (
         None
         if n_in == n_out
-        else Bands.of(axis_weights(scale_positions(n_in, n_out), n_in, kernel))
+        else Bands.of(axis_weights(scale_positions(n_in, n_out), n_in, kernel), "numpy")
     )
 
 

@@ -5,19 +5,23 @@ by the downsampling factor), edges (replicated) and half-voxel shifts are all in
 and are exact. The sampling theorem requires the widening: without it, downsampling turns fine
 detail into false coarse detail (aliasing). The matrix is a narrow band, and ``Bands`` multiplies
 only with the blocks along it. Volumes are processed in memory order, independent of the order of
-their axes. Shapes: x (..., n_in, ...) -> (..., n_out, ...). This module knows no grids; ``prepare``
-does.
+their axes. All is computed with ndarrays or tensors (``arrays``): the ``kind`` that is asked
+for, or that of the input. Shapes: x (..., n_in, ...) -> (..., n_out, ...). This module knows no
+grids; ``prepare`` does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from . import arrays
+
+if TYPE_CHECKING:
+    from .arrays import Array
 
 Kernel = Literal["cubic", "linear", "nearest", "spline"]
 BLOCK = 64  # outputs per block of a band: enough for a matrix product at full speed
@@ -107,24 +111,31 @@ class Bands:
     in order; together they contain all outputs.
     """
 
-    dense: Tensor
-    blocks: tuple[tuple[int, int, Tensor], ...]
+    dense: Any
+    blocks: tuple[tuple[int, int, Any], ...]
 
     @classmethod
-    def of(cls, weights: NDArray[np.float32]) -> Bands:
-        """From (n_out, n_in) weights, without an empty row."""
+    def of(cls, weights: NDArray[np.float32], kind: arrays.Kind = "torch") -> Bands:
+        """From (n_out, n_in) weights, without an empty row, as arrays of ``kind``."""
         blocks = []
         for start in range(0, len(weights), BLOCK):
             # The inputs that the rows of this block need.
             rows = weights[start : start + BLOCK]
             used = np.flatnonzero((np.abs(rows) > NEGLIGIBLE).any(axis=0))
             low, high = int(used[0]), int(used[-1]) + 1
-            blocks.append((start, low, torch.from_numpy(np.ascontiguousarray(rows[:, low:high]))))
-        return cls(torch.from_numpy(np.ascontiguousarray(weights)), tuple(blocks))
+            block = arrays.made(np.ascontiguousarray(rows[:, low:high]), kind)
+            blocks.append((start, low, block))
+        return cls(arrays.made(np.ascontiguousarray(weights), kind), tuple(blocks))
 
-    def to(self, device: torch.device) -> Bands:
-        """The same weights on ``device``; blocks stay on the CPU, where alone they are used."""
-        return self if device == self.dense.device else Bands(self.dense.to(device), self.blocks)
+    def like(self, x: Array) -> Bands:
+        """The same weights as arrays of the kind of ``x``, on its device; without blocks on a GPU,
+        which does not use them.
+        """
+        if arrays.kind_of(x) == arrays.kind_of(self.dense) and arrays.on_cpu(x):
+            return self
+        dense = arrays.like(x, arrays.to_numpy(self.dense))
+        blocks = self.blocks if arrays.on_cpu(x) else ()
+        return Bands(dense, tuple((a, b, arrays.like(x, arrays.to_numpy(c))) for a, b, c in blocks))
 
     def touching(self, low: int, high: int) -> tuple[Bands, slice, slice]:
         """The blocks that read an input in low..high (at least one block must), with the ranges of
@@ -143,55 +154,61 @@ class Bands:
 
 
 def scale_weights(
-    n_in: int, n_out: int, kernel: Kernel = "cubic", backwards: bool = False
+    n_in: int,
+    n_out: int,
+    kernel: Kernel = "cubic",
+    backwards: bool = False,
+    kind: arrays.Kind = "torch",
 ) -> Bands | None:
-    """Weights that resample ``n_in`` voxels to ``n_out`` over the same extent; None for equal
-    lengths.
+    """Weights that resample ``n_in`` voxels to ``n_out`` over the same extent, as arrays of
+    ``kind``; None for equal lengths.
 
     With ``backwards``, the weights for a row whose values are in reverse order.
     """
     if n_in == n_out:
         return None
     weights = axis_weights(scale_positions(n_in, n_out), n_in, kernel, n_in / n_out)
-    return Bands.of(weights[:, ::-1] if backwards else weights)
+    return Bands.of(weights[:, ::-1] if backwards else weights, kind)
 
 
-def apply_axis(x: Tensor, weights: Bands | None, axis: int) -> Tensor:
-    """Apply ``weights`` along ``axis`` of float32 ``x``; returns x itself if weights is None."""
+def apply_axis(x: Any, weights: Bands | None, axis: int) -> Any:
+    """Apply ``weights``, of the kind of ``x``, along ``axis`` of float32 ``x``; returns x itself if
+    weights is None.
+    """
     if weights is None:
         return x
     axis = axis % x.ndim
     n_out, n_in = weights.dense.shape
     rest = int(np.prod(x.shape[axis + 1 :]))
     # Blocks pay off only on a CPU, for several blocks, and for products that are not too thin.
-    if x.device.type != "cpu" or len(weights.blocks) == 1 or 1 < rest < BLOCK:
+    if not arrays.on_cpu(x) or len(weights.blocks) == 1 or 1 < rest < BLOCK:
         return _dense(x, weights.dense, axis)
     # Along the last axis rows are multiplied from the right, else planes from the left.
     if rest == 1:
         rows = x.reshape(-1, n_in)
-        out = x.new_empty((len(rows), n_out))
+        out = arrays.empty(x, (len(rows), n_out))
         for start, low, block in weights.blocks:
-            torch.mm(
-                rows[:, low : low + block.shape[1]], block.T, out=out[:, start : start + len(block)]
-            )
+            made = out[:, start : start + len(block)]
+            arrays.multiply(rows[:, low : low + block.shape[1]], block.T, made)
     else:
         planes = x.reshape(-1, n_in, rest)
-        out = x.new_empty((len(planes), n_out, rest))
-        for plane, made in zip(planes, out, strict=True):
+        out = arrays.empty(x, (len(planes), n_out, rest))
+        for plane, whole in zip(planes, out, strict=True):
             for start, low, block in weights.blocks:
-                torch.mm(
-                    block, plane[low : low + block.shape[1]], out=made[start : start + len(block)]
-                )
-    return out.view(*x.shape[:axis], n_out, *x.shape[axis + 1 :])
+                made = whole[start : start + len(block)]
+                arrays.multiply(block, plane[low : low + block.shape[1]], made)
+    return out.reshape(*x.shape[:axis], n_out, *x.shape[axis + 1 :])
 
 
-def _dense(x: Tensor, weights: Tensor, axis: int) -> Tensor:
+def _dense(x: Any, weights: Any, axis: int) -> Any:
     if axis == x.ndim - 1:
         return x @ weights.T
     if axis == x.ndim - 2:
         return weights @ x
-    moved: Tensor = torch.tensordot(weights, x, dims=([1], [axis])).movedim(0, axis)
-    return moved
+    # The axis comes first, the others are one.
+    first = arrays.axis_moved(x, axis, 0)
+    made = weights @ first.reshape(len(first), -1)
+    return arrays.axis_moved(made.reshape(len(weights), *first.shape[1:]), 0, axis)
 
 
 def resample_image(
@@ -199,7 +216,8 @@ def resample_image(
     shape: tuple[int, int, int],
     kernels: tuple[Kernel, Kernel, Kernel],
     transform: Any = None,
-) -> Tensor:
+    kind: arrays.Kind = "torch",
+) -> Any:
     """Resample an (I, J, K) array to ``shape`` over the same extent.
 
     The volume is processed in blocks of planes, so that in addition to input and output only one
@@ -210,8 +228,9 @@ def resample_image(
         array: (I, J, K), any real dtype and memory order.
         shape: of the output.
         kernels: the kernel along each axis.
-        transform: applied to each block before resampling (Tensor -> Tensor, elementwise, such as a
-            normalisation).
+        transform: applied to each block before resampling (an array of ``kind`` to one such,
+            elementwise, such as a normalisation).
+        kind: of the result and of the arrays to compute with.
 
     Returns:
         float32 of ``shape``, with any strides.
@@ -225,9 +244,9 @@ def resample_image(
         turned, backwards = np.ascontiguousarray(turned), [False] * 3
     turned = turned[tuple(slice(None, None, -1) if back else slice(None) for back in backwards)]
     made = _in_memory_order(
-        turned, [shape[a] for a in order], [kernels[a] for a in order], backwards, transform
+        turned, [shape[a] for a in order], [kernels[a] for a in order], backwards, transform, kind
     )
-    return made.permute(*(order.index(a) for a in range(3)))
+    return arrays.transposed(made, [order.index(a) for a in range(3)])
 
 
 def memory_order(array: NDArray[Any]) -> list[int]:
@@ -241,82 +260,84 @@ def _in_memory_order(
     kernels: list[Kernel],
     backwards: list[bool],
     transform: Any,
-) -> Tensor:
+    kind: arrays.Kind,
+) -> Any:
     """``resample_image`` of an array in memory order; axes marked in ``backwards`` are to be
     reversed.
     """
     w_a, w_b, w_c = (
-        scale_weights(*each) for each in zip(array.shape, shape, kernels, backwards, strict=True)
+        scale_weights(*each, kind)
+        for each in zip(array.shape, shape, kernels, backwards, strict=True)
     )
     planes = max(1, BLOCK_VOXELS // max(1, array.shape[1] * array.shape[2]))
-    partly = torch.empty((array.shape[0], shape[1], shape[2]), dtype=torch.float32)
+    partly = arrays.made(np.empty((array.shape[0], shape[1], shape[2]), np.float32), kind)
     thick = kernels.index("nearest") if "nearest" in kernels else None
     # Lowest and highest value of each block, or of each of its slices along ``thick``.
-    ranges: list[tuple[Tensor, Tensor]] = []
+    ranges: list[tuple[Any, Any]] = []
     # Resample within the planes, block by block.
     for start in range(0, array.shape[0], planes):
-        block = torch.from_numpy(
-            np.array(array[start : start + planes], dtype=np.float32, order="C")
+        block = arrays.made(
+            np.array(array[start : start + planes], dtype=np.float32, order="C"), kind
         )
         if transform is not None:
             block = transform(block)
         if "spline" in kernels:
             rest = tuple(a for a in range(3) if a != thick)
-            ranges.append((block.amin(rest, keepdim=True), block.amax(rest, keepdim=True)))
+            ends = (arrays.lowest, arrays.highest)
+            ranges.append(tuple(end(block, rest, keepdims=True) for end in ends))
         partly[start : start + planes] = apply_axis(apply_axis(block, w_c, 2), w_b, 1)
     # Then resample across the planes.
     partly = apply_axis(partly, w_a, 0)
     # Axes of unchanged length have no weights that could reverse them.
     not_reversed = [a for a in range(3) if backwards[a] and array.shape[a] == shape[a]]
-    partly = partly.flip(not_reversed) if not_reversed else partly
+    partly = arrays.flipped(partly, not_reversed) if not_reversed else partly
     return _clipped(partly, ranges, thick, array.shape) if "spline" in kernels else partly
 
 
 def _clipped(
-    out: Tensor, ranges: list[tuple[Tensor, Tensor]], thick: int | None, shape: tuple[int, ...]
-) -> Tensor:
+    out: Any, ranges: list[tuple[Any, Any]], thick: int | None, shape: tuple[int, ...]
+) -> Any:
     """Clip ``out`` in place to the lowest and highest value in ``ranges``, or to those of the slice
     along ``thick`` from which each plane comes.
     """
     # Blocks divide the first axis: their ranges are joined if that is the thick axis, else merged.
     lows, highs = zip(*ranges, strict=True)
     low, high = (
-        (torch.cat(lows), torch.cat(highs))
+        (arrays.concatenated(lows), arrays.concatenated(highs))
         if thick == 0
-        else (torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+        else (arrays.lowest(arrays.stacked(lows), 0), arrays.highest(arrays.stacked(highs), 0))
     )
     # Each output plane takes the range of the slice that is nearest to it.
     if thick is not None and out.shape[thick] != shape[thick]:
-        nearest = torch.from_numpy(
-            axis_weights(
-                scale_positions(shape[thick], out.shape[thick]), shape[thick], "nearest"
-            ).argmax(1)
-        )
-        low, high = low.index_select(thick, nearest), high.index_select(thick, nearest)
-    return out.clamp_(low, high)
+        positions = scale_positions(shape[thick], out.shape[thick])
+        nearest = axis_weights(positions, shape[thick], "nearest").argmax(1)
+        low, high = (arrays.chosen(ends, nearest, thick) for ends in (low, high))
+    arrays.clip(out, low, high)
+    return out
 
 
-def resample_labels(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
+def resample_labels(
+    array: NDArray[Any], shape: tuple[int, int, int], kind: arrays.Kind = "torch"
+) -> NDArray[Any]:
     """Resample (I, J, K) class indices to ``shape``: each voxel gets the class with the largest
     linear weight.
 
     Classes are compared one by one with a running maximum, each only inside its bounding box, so no
-    one-hot volume is needed. The result has the dtype of ``array``.
+    one-hot volume is needed. The result has the dtype of ``array``; ``kind`` is that of the arrays
+    to compute with.
     """
     if tuple(array.shape) == tuple(shape):
         return np.ascontiguousarray(array)
     out = np.zeros(shape, dtype=array.dtype)
-    best = torch.zeros(shape, dtype=torch.float32)
     # The background starts as the best class, with the weight that the foreground leaves.
-    foreground = _interpolated(array > 0, shape, [(0, n) for n in array.shape])[0]
-    best.copy_(1.0 - foreground)
-    target = torch.from_numpy(out)
+    best = 1.0 - _interpolated(array > 0, shape, [(0, n) for n in array.shape], kind)[0]
+    target = arrays.made(out, kind)
     for value in np.unique(array):
         if value == 0:
             continue
         mask = array == value
         boxes = [_extent(mask, axis) for axis in range(3)]
-        weight, region = _interpolated(mask, shape, boxes)
+        weight, region = _interpolated(mask, shape, boxes, kind)
         # On equal weights the smaller class keeps the voxel.
         here = best[region]
         wins = weight > here
@@ -334,13 +355,16 @@ def _extent(mask: NDArray[Any], axis: int) -> tuple[int, int]:
 
 
 def _interpolated(
-    mask: NDArray[Any], shape: tuple[int, int, int], boxes: list[tuple[int, int]]
-) -> tuple[Tensor, tuple[slice, ...]]:
+    mask: NDArray[Any],
+    shape: tuple[int, int, int],
+    boxes: list[tuple[int, int]],
+    kind: arrays.Kind,
+) -> tuple[Any, tuple[slice, ...]]:
     """The linear weight of ``mask`` in the part of the output that its box reaches, and the slices
     of that part.
     """
-    part = torch.from_numpy(
-        np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32)
+    part = arrays.made(
+        np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in boxes)], dtype=np.float32), kind
     )
     region = []
     for axis, (start, stop) in enumerate(boxes):
@@ -350,6 +374,6 @@ def _interpolated(
         # Outputs farther away than the kernel's reach get no weight from the box.
         hit = np.flatnonzero((positions > start - reach) & (positions < stop - 1 + reach))
         weights = axis_weights(positions[hit], n_in, "linear", n_in / n_out)[:, start:stop]
-        part = apply_axis(part, Bands.of(weights), axis)
+        part = apply_axis(part, Bands.of(weights, kind), axis)
         region.append(slice(int(hit[0]), int(hit[-1]) + 1))
     return part, tuple(region)

@@ -198,5 +198,5 @@ def march(
     truth, start = np.moveaxis(np.asarray(case.label[:]), axis, 0), 0
     for slab in infer.slabs(scan, engine, Inference(overlap=overlap)):
         here = truth[start : start + slab.shape[1]]
-        yield slab, torch.from_numpy(here.astype(np.int64)).to(engine.device)
+        yield slab, torch.from_numpy(here.astype(np.int64)).to(str(engine.device))
         start += slab.shape[1]

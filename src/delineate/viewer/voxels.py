@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ..core.grid import Grid
 from ..core.volume import Volume
-from ..extras import require_extra
 from ..formats import nifti
 from ..preprocessing.shear import orthogonal
 from .scenes import Scene
@@ -83,11 +82,10 @@ def coarser(scene: Scene, most_voxels: int) -> Scene:
     grid = _coarser_grid(scene.image.grid, most_voxels)
     if grid == scene.image.grid:
         return scene
-    require_extra("predict", "showing a volume of this size")
     from ..preprocessing.resample import resample_image, resample_labels
 
     arrays = [
-        resample_image(a, grid.shape, ("linear", "linear", "linear")).numpy()
+        resample_image(a, grid.shape, ("linear", "linear", "linear"), kind="numpy")
         for a in scene.image.channels_array
     ]
     if scene.image.array.dtype.kind in "iu":
@@ -98,7 +96,9 @@ def coarser(scene: Scene, most_voxels: int) -> Scene:
     masks = [
         replace(
             m,
-            volume=replace(m.volume, array=resample_labels(m.volume.array, grid.shape), grid=grid),
+            volume=replace(
+                m.volume, array=resample_labels(m.volume.array, grid.shape, "numpy"), grid=grid
+            ),
         )
         for m in scene.masks
     ]

@@ -18,7 +18,7 @@ from ...core.words import duration
 from ...execution.shards import Shard
 from ...extend.registers import load_bundle
 from ...formats.dicom.remote import is_remote
-from ...inference.devices import choose_device
+from ...inference.devices import device_for
 from ..options import PredictOptions, reads_images
 from .predict import gather
 from .refusals import refuse_unfit
@@ -87,7 +87,7 @@ def outlook(
     """
     if any(map(is_remote, inputs)):
         raise UsageError("--dry-run fetches nothing from an archive; give scans on a disk")
-    choose_device(options.device)
+    device_for(options.device, options.backend)
     bundle = load_bundle(model)
     refuse_unfit(options, bundle.plan)
     scans = gather(inputs, bundle, options.only, options.channels, options.fix_series)

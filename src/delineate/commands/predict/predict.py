@@ -29,7 +29,7 @@ from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...formats import apart
-from ...inference.devices import choose_device
+from ...inference.devices import Cpu, device_for
 from ..options import PredictOptions, reads_images
 from . import archives
 from .archives import Fetched
@@ -98,7 +98,7 @@ def predict(
     options = archives.asked(options, inputs)
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
-    choose_device(options.device)
+    device_for(options.device, options.backend)
     bundle = _loaded(model, say)
     source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
     if source.failures and not source.inputs:
@@ -173,7 +173,7 @@ def predict_cases(
     manifest = _of_shard(manifest, shard, say)
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
-    device = choose_device(options.device)
+    device = device_for(options.device, options.backend)
     head = {"model": Path(model).name, "device": device.type, "options": options}
     if source is not None and source.origins:
         head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
@@ -239,7 +239,7 @@ def _finished(
 
 
 def _engine_maker(
-    bundle: Bundle, device: torch.device, options: PredictOptions, model: str | Path
+    bundle: Bundle, device: torch.device | Cpu, options: PredictOptions, model: str | Path
 ) -> Callable[[], Engine]:
     """A function that gives the engine. If a backend is requested, which may not support the
     network, or memory is limited, the engine is made here.

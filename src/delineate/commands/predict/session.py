@@ -247,8 +247,6 @@ class Prefetcher:
         options: PredictOptions,
         read: Callable[[Case, Manifest], Volume] = read_scan,
     ):
-        import torch
-
         self._manifest, self._bundle, self._options = manifest, bundle, options
         self._read = read
         self._next = (
@@ -257,9 +255,8 @@ class Prefetcher:
             else {case.id: following for case, following in pairwise(manifest)}
         )
         self._waiting: dict[str, Future[Scan]] = {}
-        self._threads = torch.get_num_threads()
         # One thread: the other cores run the network.
-        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
+        self._pool = ThreadPoolExecutor(1, "ahead")
 
     def __call__(self, case: Case) -> Scan:
         waiting = self._waiting.pop(case.id, None)
@@ -302,10 +299,7 @@ class Prefetcher:
         )
 
     def close(self) -> None:
-        import torch
-
         self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._threads)  # the default of threads to come
 
 
 class BackgroundWriter:

@@ -15,6 +15,7 @@ from ...core.bundle import Bundle, Member, Weights, load_weights
 from ...core.plan import Plan
 from ...evaluation.training_verdict import Verdict
 from ...extend.registers import custom_parts
+from ...inference.engine import with_topology
 from .planned import NetworkJob, PlannedRun
 
 # Of each network, and the measured overlaps; a run that continues keeps them.
@@ -64,11 +65,10 @@ class ModelFile:
         """Use a plan that differs from the run's in how it predicts alone."""
         self.plan = plan
 
-    def save(self) -> None:
-        """Write the model as it is now."""
-        Bundle(self.plan, self.members, self.card | self._provenance).save(
-            self.path, overwrite=True
-        )
+    def save(self, is_final: bool = False) -> None:
+        """Write the model as it is now; a final one with what it needs to predict without torch."""
+        bundle = Bundle(self.plan, self.members, self.card | self._provenance)
+        (with_topology(bundle) if is_final else bundle).save(self.path, overwrite=True)
 
 
 def _provenance(planned: PlannedRun) -> dict[str, Any]:

@@ -629,7 +629,7 @@ def _finish(
         "seconds": round(run.clock.elapsed_s, 1),
         "peak_memory_mb": predict_step.peak_memory_mb(),
     }
-    model.save()
+    model.save(is_final=True)
     bundle = Bundle.load(run.model)
     keep_graphs(bundle, graphs_beside(run.model))
     run.save_json("card.json", bundle.card | recorded | {"id": bundle.id, "failed": list(failed)})
