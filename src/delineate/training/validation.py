@@ -123,7 +123,8 @@ def _case_sums(
     """Over whole cases, on the device of the engine: voxel counts (3, L), the sum of -log p of the
     true class, the number of voxels, and that of cases.
     """
-    plan, device, began = engine.plan, engine.device, time.monotonic()
+    plan, began = engine.plan, time.monotonic()
+    device = torch.device(str(engine.device))
     classes, ignore = plan.network.classes, plan.loss.ignore
     exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
     columns, done = len(plan.structures) + 1, 0
