@@ -23,6 +23,7 @@ EXTRAS = {
     "itk": ("SimpleITK",),
     "hdf5": ("h5py",),
     "tensorboard": ("torch", "tensorboard"),
+    "cluster": ("ray",),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from delineate.commands.options import PredictOptions
 from delineate.commands.predict import predict
 from delineate.commands.predict.journal import NAME, Journal
 from delineate.commands.predict.outlook import outlook
-from delineate.core.errors import OutputError, UsageError
+from delineate.commands.status import status
+from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.inputs import CHECKSUM
 from delineate.execution.claims import CLAIM, claimed
 from delineate.execution.shards import Shard
@@ -108,6 +110,31 @@ def test_who_works_where(batch, tmp_path):
     assert shard(batch, "1/2", out) and not left.exists()
 
 
+def test_the_status_follows_the_shards(batch, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no records of predictions"):
+        status(out)
+    mine = [name for name in CASES if Shard(1, 2).has(name)]
+    shard(batch, "1/2", out)
+    found = status(out)
+    lost = {"f"} & set(mine)
+    assert (found.done, set(found.failed), found.left) == (len(set(mine) - lost), lost, 0)
+    assert found.seconds_left is None and not found.working
+    # Another call has begun: one case is done, the others are to be.
+    record = json.loads((out / "predictions.json").read_text())
+    record["writing"] = sorted({*CASES} - {*mine})
+    del record[CHECKSUM]
+    (out / "predictions.json").write_text(json.dumps(record))
+    with claimed(out / Shard(2, 2).named(CLAIM)):
+        found = status(out)
+    assert found.left == len(record["writing"]) and list(found.working) == ["running.2-of-2.json"]
+    assert found.per_hour and found.seconds_left == 3600 * found.left / found.per_hour
+    assert f"{found.left} left" in found.sentences()[0]
+    shard(batch, "2/2", out)
+    found = status(out)
+    assert (found.done, list(found.failed), found.left) == (5, ["f"], 0)
+
+
 def test_an_empty_shard_is_no_error_and_others_are_refused(batch, tmp_path):
     empty = next(n for n in range(1, 100) if not any(map(Shard(n, 99).has, CASES)))
     assert shard(batch, f"{empty}/99", tmp_path / "out") == []
@@ -129,3 +156,33 @@ def test_a_dry_run_shows_the_shard(batch, tmp_path):
     assert {c.id for c in found.cases} | set(found.failures) == {
         name for name in CASES if Shard(1, 2).has(name)
     }
+
+
+@pytest.mark.rounds
+def test_a_ray_cluster_gives_what_one_call_gives(batch, tmp_path):
+    ray = pytest.importorskip("ray", reason="the extra cluster is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    out = tmp_path / "out"
+    asked = replace(OPTIONS, engine="ray", case_timeout_s=600.0)
+    arguments = (batch / "m.model", [batch / "scans"], out, asked)
+    try:
+        done = predict(*arguments)
+        assert [o.name for o in done.failures] == ["f"]
+        assert files(out) == files(batch / "whole") and record(out) == record(batch / "whole")
+        said: list[str] = []
+        predict(*arguments, say=said.append)
+        assert any("5 of 6 scans have their results" in text for text in said)
+    finally:
+        ray.shutdown()
+
+
+def test_an_engine_is_refused_before_any_work(batch, tmp_path):
+    for wrong, why in (
+        ({"engine": "slurm"}, "--engine must be local"),
+        ({"case_timeout_s": 5.0}, "--case-timeout needs --engine ray"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            predict("missing.model", [batch], tmp_path / "out", replace(OPTIONS, **wrong))
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(UsageError, match=r"delineate-imaging\[cluster\]"):
+            predict("missing.model", [batch], tmp_path / "out", replace(OPTIONS, engine="ray"))

@@ -124,6 +124,8 @@ class PredictKeywords(
     channels: Mapping[str, str] | None
     only: str | None
     shard: str | None
+    engine: str
+    case_timeout_s: float | None
     again: bool
     overwrite: bool
 

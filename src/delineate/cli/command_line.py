@@ -279,6 +279,31 @@ def predict(
 
 
 @app.command()
+def status(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The folder of predict -o, while it works or later.", metavar="OUT"),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show the progress of predictions: cases done, failed and left, the rate and the time left, of
+    all calls and shards that write to OUT.
+
+    Example: `delineate status out/`
+    """
+    from ..commands import status as step
+
+    found = step.status(folder)
+    if as_json:
+        show_json(found.to_json())
+        return
+    for sentence in found.sentences():
+        result(sentence)
+    for why in found.failed.values():
+        result(f"failed: {why}")
+
+
+@app.command()
 @with_options(EvaluateOptions)
 def evaluate(
     prediction: Annotated[

@@ -68,6 +68,10 @@ SHARD = (
     "Do only this part of the cases, such as 3/100 (numbers from 1): many calls, on any machines, "
     "with the same OUT do them all, without knowing of each other."
 )
+ENGINE = (
+    "local (this machine), ray (the Ray cluster of this machine, or one that is started for the "
+    "call) or ray://HOST:PORT."
+)
 REGISTER_BY = (
     "frame: DICOM labels must have the frame of reference of the image, as by default; position: "
     "labels of another one are put where their positions say."
@@ -453,7 +457,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         channels: channel of the model -> its file (then without other inputs), or its name in the
             inputs.
         only: "train", "val" or "test": only this part of a cohort with a split.
-        shard: see ``execution.shards``.
+        shard, engine: see ``execution.shards`` and ``execution.executor``.
         again: by default the results of an earlier call that are complete, and were made by the
             same model and options from the same bytes, are kept.
 
@@ -564,6 +568,14 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
     )
     only: str | None = option(None, ONLY, choices=split_names)
     shard: str | None = option(None, SHARD, metavar="N/OF")
+    engine: str = option("local", ENGINE, metavar="local|ray[://HOST:PORT]")
+    case_timeout_s: float | None = option(
+        None,
+        "With --engine ray: time that one case may take, such as 10m; one that takes longer is "
+        "tried three times.",
+        "--case-timeout",
+        parse=parsing.parse_duration,
+    )
     again: bool = option(
         False, "Segment all scans again, also those whose results are complete.", "--again"
     )

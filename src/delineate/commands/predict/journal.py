@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
 # how they come and the results go.
 IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
-    | {"shard"}
+    | {"shard", "engine", "case_timeout_s"}
     | {one.name for one in fields(ArchiveOptions)}
 )
 # Options that together name the files of a case, in more than one way.
@@ -96,6 +96,24 @@ class Journal:
         """The case's entry of ``predictions.json``, for all finished cases of all calls."""
         return {case: line["entry"] for case, line in self._lines.items()}
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Case -> error, of the cases whose last try failed."""
+        return {case: str(line["error"]) for case, line in self._failed().items()}
+
+    @property
+    def times(self) -> list[float]:
+        """When each case was finished or had failed, in seconds since 1970."""
+        lines = (*self._lines.values(), *self._failures.values())
+        return [line["at"] for line in lines if "at" in line]
+
+    def _failed(self) -> dict[str, Entry]:
+        return {
+            case: line
+            for case, line in self._failures.items()
+            if line.get("at", 0) > self._lines.get(case, {}).get("at", 0)
+        }
+
     def changed(self, case: Case) -> list[Path]:
         """The files of a finished case that are not as they were written, or are missing."""
         files = self._lines.get(case.id, {}).get("files", {})
@@ -143,13 +161,12 @@ class Journal:
         Raises:
             OutputError: the journal cannot be written.
         """
-        line = {
-            "case": case,
-            "made_by": self._made_by,
-            "files": {str(path.relative_to(self._out)): sha256_of(path) for path in files},
-            "entry": without_nan(entry),
-        }
-        self._put(case, line)
+        self.put(case, entry, digests_of(self._out, files))
+
+    def put(self, case: str, entry: Entry, files: Mapping[str, str]) -> None:
+        """As ``add``, with the SHA-256 of each file, by its path in the folder."""
+        line = {"case": case, "made_by": self._made_by, "files": dict(files)}
+        self._put(case, line | {"entry": without_nan(entry)})
 
     def amend(self, case: str, entry: Entry) -> None:
         """Replace the entry of a finished case whose files are as they were.
@@ -187,12 +204,7 @@ class Journal:
         lines = {
             c: line for c, line in self._lines.items() if self._shard.is_whole or c in self._own
         }
-        failed = [
-            line
-            for case, line in self._failures.items()
-            if line["at"] > self._lines.get(case, {}).get("at", 0)
-        ]
-        self._rewrite(NAME, [*lines.values(), *failed])
+        self._rewrite(NAME, [*lines.values(), *self._failed().values()])
 
     def _rewrite(self, name: str, lines: list[Entry]) -> None:
         path = self._out / self._shard.named(name)
@@ -211,6 +223,11 @@ def journals_of(out: Path) -> list[Path]:
 
 def _all_of(out: Path, name: str) -> list[Path]:
     return [path for path in (out / name, *files_of_shards(out, name)) if path.is_file()]
+
+
+def digests_of(out: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Path in the folder ``out`` -> SHA-256, of files in it."""
+    return {str(path.relative_to(out)): sha256_of(path) for path in files}
 
 
 def inputs_sha256(case: Case) -> dict[str, str]:

@@ -17,14 +17,16 @@ from ...cohorts.discovery.originals import originals
 from ...cohorts.discovery.scans import Scans, collect
 from ...cohorts.licence import is_restricted
 from ...core import atomic
-from ...core.bundle import Bundle, graphs_beside
-from ...core.errors import DelineateError
+from ...core.bundle import Bundle
+from ...core.errors import DelineateError, UsageError
 from ...core.inputs import reading_at_most
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
+from ...execution.claims import Claim
+from ...execution.executor import LOCAL, Engine
 from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
@@ -34,16 +36,15 @@ from ..options import PredictOptions, reads_images
 from . import archives
 from .archives import Fetched
 from .crashes import Crashes
+from .elsewhere import SegmentCase, run_elsewhere
 from .journal import Journal
 from .objects import KINDS
 from .refusals import refuse_unfit
 from .results import refuse_edited, refuse_foreign, targets_of, write_record
-from .session import Session
+from .session import Session, engine_maker
 
 if TYPE_CHECKING:
-    import torch
-
-    from ...inference.engine import Engine
+    from ...inference.engine import Engine as Networks
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def predict(
     """
     # Missing packages and devices are refused before anything is read.
     options = archives.asked(options, inputs)
+    engine_of(options)
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
     device_for(options.device, options.backend)
@@ -182,18 +184,16 @@ def predict_cases(
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
     # What the engine refuses is refused before anything is written; the rest of its work is done
     # while the first scan is read.
-    make = _engine_maker(bundle, device, options, model) if left.cases else None
+    make = engine_maker(bundle, device, options, model) if left.cases else None
     record = partial(write_record, folder, bundle, head, journal=journal, order=order)
     with guarded.kept(), claimed_by(atomic.make_folder(folder), shard) as claim:
         # From now on the folder is known as ours, even if this call is killed.
         with turn(folder, shard):
             record([], writing=[case.id for case in left])
         if make is not None:
-            with Session(
-                bundle, make, left, folder, options, journal, claim, say, progress
-            ) as session:
-                finished |= {outcome.name: outcome for outcome in session.run()}
-            claim.confirm()
+            finished |= _segmented(
+                bundle, make, model, left, folder, options, journal, claim, say, progress
+            )
         outcomes = [finished[case.id] for case in manifest]
         if source is not None and (options.send or options.send_to):
             outcomes = archives.sent(outcomes, manifest, folder, options, source, journal, progress)
@@ -202,6 +202,41 @@ def predict_cases(
         with turn(folder, shard):
             record(outcomes)
     return outcomes
+
+
+def _segmented(
+    bundle: Bundle,
+    make: Callable[[], Networks],
+    model: str | Path,
+    left: Manifest,
+    out: Path,
+    options: PredictOptions,
+    journal: Journal,
+    claim: Claim,
+    say: Say,
+    progress: Progress,
+) -> dict[str, batch.Outcome[dict[str, Any]]]:
+    """Case -> outcome, of cases that are segmented now, on the engine that is asked for."""
+    if (engine := engine_of(options)).name == LOCAL:
+        with Session(bundle, make, left, out, options, journal, claim, say, progress) as session:
+            outcomes = session.run()
+        claim.confirm()
+    else:
+        function = SegmentCase(bundle, model, replace(left, cases=()), out, options)
+        outcomes = run_elsewhere(engine, function, left, journal, claim, say, progress)
+    return {outcome.name: outcome for outcome in outcomes}
+
+
+def engine_of(options: PredictOptions) -> Engine:
+    """The engine, which can hold the limits that are asked for.
+
+    Raises:
+        UsageError: it cannot, is unknown, or its package is missing.
+    """
+    engine = Engine.parsed(options.engine)
+    if engine.name == LOCAL and options.case_timeout_s is not None:
+        raise UsageError("--case-timeout needs --engine ray")
+    return engine
 
 
 def _of_shard(manifest: Manifest, shard: Shard, say: Say) -> Manifest:
@@ -236,41 +271,6 @@ def _finished(
             "them again"
         )
     return found
-
-
-def _engine_maker(
-    bundle: Bundle, device: torch.device | Cpu, options: PredictOptions, model: str | Path
-) -> Callable[[], Engine]:
-    """A function that gives the engine. If a backend is requested, which may not support the
-    network, or memory is limited, the engine is made here.
-
-    Raises:
-        UsageError: see ``Engine.from_bundle``.
-    """
-    from ...inference import engine as infer
-    from ...inference import memory_limits
-
-    dtype = infer.DTYPES[options.precision]
-    is_limited = options.ram_bytes is not None or options.vram_bytes is not None
-    infer.refuse_unfit(bundle, dtype, options.views)
-
-    def make() -> Engine:
-        engine = infer.Engine.from_bundle(
-            bundle,
-            device,
-            dtype,
-            options.views,
-            backend=options.backend,  # type: ignore[arg-type]
-            graphs=graphs_beside(model) if model else None,
-        )
-        if is_limited:
-            memory_limits.warm_up(engine)
-        return replace(engine, oblique_deg=options.oblique_deg)
-
-    if options.backend == "auto" and options.precision != "int8" and not is_limited:
-        return make
-    made = make()
-    return lambda: made
 
 
 def gather(

@@ -321,8 +321,8 @@ def write_record(
     record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
-    # Which cases a call does is no property of the results.
-    given = given_options(replace(asked, shard=None))
+    # Which cases a call does, and where, is no property of the results.
+    given = given_options(replace(asked, shard=None, engine="local", case_timeout_s=None))
     record |= {"options": given} if given else {}
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}

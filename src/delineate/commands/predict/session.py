@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...cohorts.discovery import channels
-from ...core.bundle import Bundle
+from ...core.bundle import Bundle, graphs_beside
 from ...core.errors import DelineateError, InputError, OutputError
 from ...core.manifest import ABSENT, Case, Manifest
 from ...core.prediction import Prediction
@@ -34,8 +34,11 @@ from .objects import series_of
 from .results import READ, of_cases, read_scan, write_result
 
 if TYPE_CHECKING:
+    import torch
+
     from ...core.volume import Volume
     from ...formats.dicom import SourceSeries
+    from ...inference.devices import Cpu
     from ...inference.engine import Engine
     from ...inference.predictor import PreparedScan
 
@@ -221,6 +224,41 @@ class Session:
         each = self._options.samples + (12 if self._options.maps else 0)
         need = replace(need, inferring=need.inferring + each * math.prod(grid.shape))
         return memory_for_sums(limits, need, self._engine, case.id)
+
+
+def engine_maker(
+    bundle: Bundle, device: torch.device | Cpu, options: PredictOptions, model: str | Path
+) -> Callable[[], Engine]:
+    """A function that gives the engine. If a backend is requested, which may not support the
+    network, or memory is limited, the engine is made here.
+
+    Raises:
+        UsageError: see ``Engine.from_bundle``.
+    """
+    from ...inference import engine as infer
+    from ...inference import memory_limits
+
+    dtype = infer.DTYPES[options.precision]
+    is_limited = options.ram_bytes is not None or options.vram_bytes is not None
+    infer.refuse_unfit(bundle, dtype, options.views)
+
+    def make() -> Engine:
+        engine = infer.Engine.from_bundle(
+            bundle,
+            device,
+            dtype,
+            options.views,
+            backend=options.backend,  # type: ignore[arg-type]
+            graphs=graphs_beside(model) if model else None,
+        )
+        if is_limited:
+            memory_limits.warm_up(engine)
+        return replace(engine, oblique_deg=options.oblique_deg)
+
+    if options.backend == "auto" and options.precision != "int8" and not is_limited:
+        return make
+    made = make()
+    return lambda: made
 
 
 @dataclass(frozen=True, eq=False)

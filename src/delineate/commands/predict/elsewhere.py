@@ -1,0 +1,150 @@
+"""Predict on another engine than this process: one case is one session in a worker.
+
+The worker keeps the networks from case to case. It writes the results, and gives back the line for
+the journal, which this process alone writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...core.bundle import Bundle
+from ...core.errors import DelineateError
+from ...core.inputs import reading_at_most
+from ...core.manifest import Case, Manifest
+from ...core.progress import Progress, Say
+from ...execution.claims import Claim
+from ...execution.executor import Engine
+from ...execution.local import Outcome
+from ..options import PredictOptions, reads_images
+from .journal import Journal, digests_of
+from .session import Session, engine_maker
+
+if TYPE_CHECKING:
+    from ...inference import engine as infer
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A case whose results are written: its entry, its files with their SHA-256, an error about an
+    addition that could not be written, and sentences for the user.
+    """
+
+    entry: dict[str, Any]
+    files: Mapping[str, str]
+    error: DelineateError | None
+    notes: tuple[str, ...]
+
+
+@dataclass
+class SegmentCase:
+    """The function of one case, which is sent to workers once.
+
+    Args:
+        bundle: the model.
+        model: its file, next to which compiled networks are kept; "" keeps none.
+        header: the manifest without its cases.
+        out: the folder of the results, which all workers see.
+        options: see ``commands.options``.
+    """
+
+    bundle: Bundle
+    model: str | Path
+    header: Manifest
+    out: Path
+    options: PredictOptions
+    _networks: infer.Engine | None = field(default=None, repr=False)
+
+    def __call__(self, case: Case) -> Finished:
+        with reading_at_most(self.options.ram_bytes):
+            return _segmented(self, case, self.options)
+
+    def networks(self) -> infer.Engine:
+        """The networks, made at the first case of a worker."""
+        from ...inference.devices import device_for
+
+        if self._networks is None:
+            device = device_for(self.options.device, self.options.backend)
+            self._networks = engine_maker(self.bundle, device, self.options, self.model)()
+        return self._networks
+
+
+class _Line:
+    """What a session records, in place of the journal and the claim of the folder."""
+
+    def __init__(self, out: Path):
+        self._out = out
+        self.files: Mapping[str, str] = {}
+
+    def add(self, case: str, entry: Mapping[str, Any], files: Iterable[Path]) -> None:
+        self.files = digests_of(self._out, files)
+
+    def died_at(self, case: Case) -> bool:
+        return False
+
+    def begin(self, case: Case) -> None:
+        """A worker that dies is noticed where the cases come from."""
+
+    def is_held(self) -> bool:
+        return False  # failures are recorded there too
+
+    def confirm(self) -> None:
+        """The claim is confirmed before the line is written."""
+
+
+@reads_images
+def _segmented(function: SegmentCase, case: Case, options: PredictOptions) -> Finished:
+    line: Any = _Line(function.out)
+    notes: list[str] = []
+    alone = replace(function.header, cases=(case,))
+    with Session(
+        function.bundle, function.networks, alone, function.out, options, line, line, notes.append
+    ) as session:
+        (outcome,) = session.run()
+    if outcome.value is None:
+        assert outcome.error is not None
+        # An unexpected error stays one, so that another worker tries.
+        raise RuntimeError(outcome.log) if outcome.log else outcome.error
+    return Finished(outcome.value, line.files, outcome.error, tuple(notes))
+
+
+def run_elsewhere(
+    engine: Engine,
+    function: SegmentCase,
+    cases: Manifest,
+    journal: Journal,
+    claim: Claim,
+    say: Say,
+    progress: Progress,
+) -> list[Outcome[dict[str, Any]]]:
+    """Segment the cases on an engine; every case's outcome, in the manifest's order."""
+
+    def record(outcome: Outcome[Finished]) -> None:
+        claim.confirm()
+        if outcome.value is None:
+            assert outcome.error is not None
+            journal.failed(outcome.name, outcome.error)
+            return
+        for note in outcome.value.notes:
+            say(note)
+        journal.put(outcome.name, outcome.value.entry, outcome.value.files)
+
+    outcomes = engine.run(
+        function,
+        cases.cases,
+        names=[case.id for case in cases],
+        seconds=function.options.case_timeout_s,
+        whole_node=True,
+        stage="predict",
+        progress=progress,
+        each=record,
+    )
+    return [
+        Outcome(o.name, None, o.error, o.seconds, o.log)
+        if o.value is None
+        else Outcome(o.name, o.value.entry, o.value.error, o.seconds)
+        for o in outcomes
+    ]

@@ -1,0 +1,97 @@
+"""Status: the progress of the predictions into a folder, from its records, at any time.
+
+It reads the journals, ``predictions.json`` and the claims, and writes nothing; no scan and no mask
+is opened. Times are those of the machines that wrote the lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.inputs import read_json
+from ..core.words import duration
+from ..execution.claims import CLAIM, holder_of
+from ..execution.shards import files_of_shards
+from .options import PredictOptions
+from .predict.journal import Journal, journals_of
+
+RECENT_S = 600.0  # the rate is that of so long before the last result
+
+
+@dataclass(frozen=True)
+class Status:
+    """The progress of the predictions into a folder.
+
+    Args:
+        done: number of cases with results.
+        failed: case -> why it has none.
+        left: number of cases that were to be done by calls that work or were stopped.
+        working: file of a claim -> the process that holds it, for each call that works.
+        per_hour: cases per hour lately, of all calls together; None if fewer than two were done.
+    """
+
+    done: int
+    failed: Mapping[str, str]
+    left: int
+    working: Mapping[str, str]
+    per_hour: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate; None if it is unknown or no call works."""
+        if not self.per_hour or not self.working:
+            return None
+        return 3600 * self.left / self.per_hour
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "seconds_left": self.seconds_left}
+
+    def sentences(self) -> list[str]:
+        """For a terminal."""
+        words = [f"{self.done} done, {len(self.failed)} failed, {self.left} left"]
+        if self.per_hour is not None:
+            words.append(f"{self.per_hour:.3g} cases per hour lately")
+        if self.seconds_left is not None:
+            words.append(f"about {duration(self.seconds_left)} left")
+        working = [f"works now: {holder} ({name})" for name, holder in self.working.items()]
+        nobody = [] if working or not self.left else ["no call works here now"]
+        return ["; ".join(words), *working, *nobody]
+
+
+def status(out: str | Path) -> Status:
+    """The progress of the predictions into the folder ``out``.
+
+    Raises:
+        InputError: it has no records of predictions, or they cannot be read.
+    """
+    folder = Path(out)
+    path = folder / "predictions.json"
+    if not path.is_file() and not journals_of(folder):
+        raise InputError("has no records of predictions (predictions.json)", path=folder)
+    record = read_json(path) if path.is_file() else {}
+    cases: dict[str, Any] = record.get("cases", {})
+    journal = Journal(folder, "", PredictOptions())
+    failed = {case: str(e["error"]) for case, e in cases.items() if "error" in e}
+    failed = {case: why for case, why in failed.items() if case not in journal.entries}
+    failed |= journal.failures
+    done = (journal.entries.keys() | cases.keys()) - failed.keys()
+    claims = [folder / CLAIM, *files_of_shards(folder, CLAIM)]
+    return Status(
+        len(done),
+        dict(sorted(failed.items())),
+        len(set(record.get("writing", ())) - done - failed.keys()),
+        {claim.name: holder for claim in claims if (holder := holder_of(claim))},
+        _per_hour(journal.times),
+    )
+
+
+def _per_hour(times: list[float]) -> float | None:
+    recent = sorted(at for at in times if at > max(times) - RECENT_S)
+    if len(recent) < 2 or recent[0] == recent[-1]:
+        return None
+    return 3600 * (len(recent) - 1) / (recent[-1] - recent[0])

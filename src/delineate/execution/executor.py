@@ -1,0 +1,87 @@
+"""The interface of all engines: a function of one case, called for many cases.
+
+``local`` runs it in processes of this machine, ``on_ray`` on the machines of a Ray cluster. Both
+give one outcome for each case, in the order of the items, and name the case of every failure. The
+function is pure: it reads and writes files whose names follow from its item, can be repeated
+without harm, and may keep what is costly (a model) for its next call in the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..core.errors import UsageError
+from ..core.progress import Progress, silent
+from ..extras import require_extra
+from . import local
+from .local import Outcome, ignored
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+LOCAL, RAY = "local", "ray"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where cases are computed.
+
+    Args:
+        name: "local" or "ray".
+        address: of a Ray cluster; "" is the one that Ray finds, else one on this machine.
+
+    >>> Engine.parsed("ray://head:10001")
+    Engine(name='ray', address='ray://head:10001')
+    """
+
+    name: str = LOCAL
+    address: str = ""
+
+    @classmethod
+    def parsed(cls, text: str) -> Engine:
+        """The engine of ``--engine``.
+
+        Raises:
+            UsageError: an unknown engine, or its package is missing.
+        """
+        name, separator, place = text.partition("://")
+        if name not in (LOCAL, RAY) or (separator and (name == LOCAL or not place)):
+            raise UsageError(f"--engine must be local, ray or ray://HOST:PORT, found {text!r}")
+        if name == RAY:
+            require_extra("cluster", "--engine ray")
+        return cls(name, text if separator else "")
+
+    def run(
+        self,
+        function: Callable[[Item], Value],
+        items: Sequence[Item],
+        *,
+        names: Sequence[str],
+        workers: int | None = None,
+        ram_bytes: int | None = None,
+        seconds: float | None = None,
+        whole_node: bool = False,
+        stage: str = "cases",
+        progress: Progress = silent,
+        each: Callable[[Outcome[Value]], Any] = ignored,
+    ) -> list[Outcome[Value]]:
+        """Call ``function`` on every item; arguments as for ``local.run``.
+
+        Args:
+            seconds: that one case may take; only Ray ends it.
+            whole_node: whether the function uses all cores of a machine; only for Ray.
+
+        Raises:
+            UsageError: a limit that the engine cannot hold.
+        """
+        more: dict[str, Any] = {"names": names, "workers": workers, "ram_bytes": ram_bytes}
+        more |= {"stage": stage, "progress": progress, "each": each}
+        if self.name == LOCAL:
+            if seconds is not None:
+                raise UsageError("--case-timeout needs --engine ray")
+            return local.run(function, items, **more)
+        from . import on_ray
+
+        more |= {"seconds": seconds, "whole_node": whole_node, "address": self.address}
+        return on_ray.run(function, items, **more)
