@@ -31,7 +31,7 @@ from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...formats import apart
-from ...inference.devices import Cpu, device_for
+from ...inference.devices import device_for
 from ..options import PredictOptions, reads_images
 from . import archives
 from .archives import Fetched
