@@ -105,6 +105,25 @@ def candidates(module: nn.Module) -> dict[str, nn.Conv2d | nn.Conv3d]:
     }
 
 
+@torch.inference_mode()
+def operations(module: nn.Module, x: Tensor) -> int:
+    """The multiplications of the layers that can be rounded, of one pass of ``x``."""
+    total = 0
+
+    def count(layer: nn.Conv2d | nn.Conv3d, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total
+        each = layer.weight[0].numel()
+        total += output.numel() * each
+
+    handles = [layer.register_forward_hook(count) for layer in candidates(module).values()]
+    try:
+        module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
+
+
 def rounded(module: nn.Module, bounds: Mapping[str, NDArray[Any]]) -> nn.Module:
     """Replace the layers that have ``bounds`` by rounded ones, in place, and return the module.
 

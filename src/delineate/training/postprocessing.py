@@ -7,14 +7,12 @@ A structure is chosen if its mean Dice increases and no case loses more than a s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..core.plan import Plan
 from ..core.store import StoredCase
@@ -38,11 +36,7 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
         return ()
     structures = engine.plan.structures
     gains: list[list[float]] = [[] for _ in structures]
-    began = time.monotonic()
-    for done, case in enumerate(cases):
-        # Stop if another case, as slow as the mean of those so far, would exceed the limit.
-        if done >= 2 and time.monotonic() - began > limit_s * done / (done + 1):
-            break
+    for case in scoring.within(cases, limit_s, least=2):
         found, truth = _predicted(engine, case)
         known = truth < engine.plan.codes  # the others are ignored
         # The change of each structure's Dice by removing its smaller components; a Dice that is
@@ -68,19 +62,14 @@ def _predicted(engine: infer.Engine, case: StoredCase) -> tuple[NDArray[Any], ND
     first.
     """
     pairs = [
-        (_decided(engine.plan, slab).astype(np.uint16), truth.cpu().numpy().astype(np.uint16))
+        tuple(
+            side.cpu().numpy().astype(np.uint16)
+            for side in (scoring.decided(engine.plan, slab), truth)
+        )
         for slab, truth in scoring.march(engine, case, engine.plan.inference.overlap)
     ]
     found, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return found, truth
-
-
-def _decided(plan: Plan, slab: Tensor) -> NDArray[Any]:
-    """Class indices, or codes of structures that overlap, of probabilities (L, d, A, B)."""
-    if not plan.network.overlapping:
-        return np.asarray(slab.argmax(0).cpu().numpy())
-    bits = (slab > 0.5).cpu().numpy()
-    return np.asarray(sum(bit.astype(np.uint16) << n for n, bit in enumerate(bits)))
 
 
 def _mask(plan: Plan, array: NDArray[Any], index: int) -> NDArray[np.bool_]:

@@ -60,6 +60,28 @@ def slab_counts(plan: Plan, slab: Tensor, truth: Tensor) -> Tensor:
     return counts(truth, slab.argmax(0), plan.network.classes, ignore)
 
 
+def decided(plan: Plan, slab: Tensor) -> Tensor:
+    """Class indices, or codes of structures that overlap, int64 (*size) of probabilities (L,
+    *size).
+    """
+    if not plan.network.overlapping:
+        return slab.argmax(0)
+    bits = torch.stack([(one > 0.5).long() << n for n, one in enumerate(slab)])
+    return bits.sum(0)
+
+
+def within(cases: Sequence[StoredCase], limit_s: float, least: int) -> Iterator[StoredCase]:
+    """The first cases that can be worked on in ``limit_s`` seconds, as they are asked for; at
+    least ``least``.
+    """
+    began = time.monotonic()
+    for done, case in enumerate(cases):
+        # Stop if another case, as slow as the mean of those so far, would exceed the limit.
+        if done >= least and time.monotonic() - began > limit_s * done / (done + 1):
+            return
+        yield case
+
+
 def _class_after_class(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     # Reference and prediction in one pass, then the voxels where they agree.
     pair = torch.stack([truth.flatten(), predicted.flatten()])

@@ -7,7 +7,6 @@ windows change with the overlap are evidence: the others are segmented equally w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +74,8 @@ def choose(engine: infer.Engine, cases: Sequence[StoredCase], limit_s: float) ->
     differing = [case for case in cases if depends(plan, case.shape)]
     if len(differing) < FEWEST_CASES:
         return kept
-    began, rows = time.monotonic(), []
-    for done, case in enumerate(differing):
-        # Stop if another case, as slow as the mean of those so far, would exceed the limit.
-        if done >= FEWEST_CASES and time.monotonic() - began > limit_s * done / (done + 1):
-            break
-        rows.append(_mean_dice(engine, case))
+    within = scoring.within(differing, limit_s, FEWEST_CASES)
+    rows = [_mean_dice(engine, case) for case in within]
     found = np.array(rows)
     # A case without any structure, in the reference and in all predictions, has no Dice.
     found = found[np.isfinite(found).all(axis=1)]

@@ -36,10 +36,11 @@ from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 RESERVE_SHARE = 0.012
 # Of a budget, at most, for scoring training cases.
 TRAINING_SHARE = 0.005
-# Of a budget, at most, for choosing overlap and postprocessing; ``POSTPROCESS_S`` without a budget.
+# Of a budget, at most, for choosing how to predict; ``POSTPROCESS_S`` without a budget.
 POSTPROCESS_SHARE = 0.03
 POSTPROCESS_S = 60.0
-OVERLAP_SHARE = 0.7  # of that time, for the overlap
+# Of that time, for the overlap, and for INT8; the rest is for postprocessing.
+OVERLAP_SHARE, INT8_SHARE = 0.5, 0.25
 # Cases drawn next to their truth, if the budget has time for it.
 PICTURES = 12
 PICTURE_S = 1.0
@@ -63,7 +64,7 @@ def cases_to_score(planned: PlannedRun) -> Manifest:
 @dataclass(frozen=True)
 class TimeReserve:
     """The part of a budget that is kept for what follows training, ``postprocess_s`` of it for
-    choosing overlap and postprocessing; and the cases that can be scored in it.
+    choosing how to predict; and the cases that can be scored in it.
     """
 
     evaluation: Manifest
@@ -111,6 +112,7 @@ class Choices:
     """What is chosen on validation cases after training."""
 
     overlap: bool
+    int8: bool
     postprocessing: bool
 
 
@@ -121,13 +123,15 @@ def choices_of(planned: PlannedRun) -> Choices:
     run, plan = planned.run, planned.plan
     is_free = not (run.request.plan or run.recipe is not None or plan.views)
     is_set = any(parse_change(text)[0].startswith("inference") for text in run.request.changes)
-    return Choices(is_free and not is_set, is_free and plan.dims == 3)
+    return Choices(is_free and not is_set, is_free and not is_set, is_free and plan.dims == 3)
 
 
 def _passes(planned: PlannedRun) -> float:
     """The number of predictions that choosing needs, each as long as one with the plan's overlap;
     0 if nothing is chosen.
     """
+    from ...training import int8_choice
+
     plan, store, chosen = planned.plan, planned.run.store, choices_of(planned)
     validating = planned.sides(planned.folds[0])[1]
     passes = float(len(validating)) if chosen.postprocessing else 0.0
@@ -137,6 +141,8 @@ def _passes(planned: PlannedRun) -> float:
         counts = [placement.count(shape, plan.patch, overlap) for overlap in placement.OVERLAPS]
         if len(set(counts)) > 1:
             passes += sum(set(counts)) / counts[0]
+    if chosen.int8 and int8_choice.is_worth_it(plan):
+        passes += 2.0 * len(validating)  # float and INT8
     return passes
 
 

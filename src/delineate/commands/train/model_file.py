@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from ...extend.registers import custom_parts
 from ...inference.engine import with_topology
 from .planned import NetworkJob, PlannedRun
 
-# Of each network, and the measured overlaps; a run that continues keeps them.
-KEPT = ("training", "validation", "training_s", "overlap")
+# Of each network, and what was chosen on validation cases; a run that continues keeps them.
+KEPT = ("training", "validation", "training_s", "overlap", "int8_choice")
 UNFINISHED = Verdict(summary="the training has not ended")
 
 
@@ -64,6 +65,13 @@ class ModelFile:
     def replan(self, plan: Plan) -> None:
         """Use a plan that differs from the run's in how it predicts alone."""
         self.plan = plan
+
+    def bound(self, bounds: Mapping[str, Weights]) -> None:
+        """Store the bounds of the layers' inputs for INT8; member name -> bounds."""
+        self._members = {
+            key: replace(member, bounds=bounds[member.name])
+            for key, member in self._members.items()
+        }
 
     def save(self, is_final: bool = False) -> None:
         """Write the model as it is now; a final one with what it needs to predict without torch."""

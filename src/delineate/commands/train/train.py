@@ -559,12 +559,12 @@ class _LogLines:
 
 
 def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
-    """Choose, on the validation cases of the first fold, the overlap of windows and the structures
-    of which only the largest connected component is kept.
+    """Choose, on the validation cases of the first fold, the overlap of windows, INT8 where a CPU
+    has units for it, and the structures of which only the largest connected component is kept.
     """
     from ...inference.devices import choose_device
     from ...inference.engine import Engine
-    from ...training import postprocessing, window_overlap
+    from ...training import int8_choice, postprocessing, window_overlap
 
     run, began = planned.run, time.monotonic()
     chosen = held_out.choices_of(planned)
@@ -587,6 +587,17 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
             )
             model.card["overlap"] = found.to_json()
             run.say(f"overlap of windows: {found.reason}")
+    if chosen.int8 and int8_choice.is_worth_it(plan):
+        bundle = Bundle(plan, model.members)
+        eight = int8_choice.choose(bundle, engine.device, cases, limit_s * held_out.INT8_SHARE)
+        if eight.bounds:
+            plan = plan.replace(
+                inference=plan.inference.model_dump() | {"int8": eight.chosen},
+                reasons=plan.reasons | {"inference.int8": eight.reason},
+            )
+            model.bound(eight.bounds)
+            model.card["int8_choice"] = eight.to_json()
+            run.say(f"integers: {eight.reason}")
     if chosen.postprocessing:
         left_s = limit_s - (time.monotonic() - began)
         names = postprocessing.choose(replace(engine, plan=plan), cases, left_s)
