@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from delineate.core.volume import Volume
 from delineate.formats import files
 from delineate.inference import int8
 from delineate.inference import openvino as compiled
-from delineate.inference.engine import Engine, fast_dtype
+from delineate.inference.engine import Engine, fast_dtype, precision_of
 from delineate.interop.nnunet import read_bundle
 from delineate.networks.build import build, filled, weights_of
 
@@ -264,8 +265,37 @@ def test_a_model_is_made_ready_and_says_what_it_costs(wide):
     assert json.loads((wide / "out" / "predictions.json").read_text())["precision"] == "int8"
     with pytest.raises(UsageError, match="delineate quantise"):
         predict(wide / "m.model", [wide / "scans"], wide / "no", PredictOptions(precision="int8"))
-    with pytest.raises(UsageError, match="auto, float32, int8"):
+    with pytest.raises(UsageError, match="auto, float, float32, int8"):
         dl.load(wide / "new.model", precision="int4")
+
+
+@needs_openvino
+def test_a_model_that_was_measured_uses_integers_where_they_are_fast(wide, monkeypatch):
+    monkeypatch.setattr(int8, "adds_in_32_bits", lambda: True)
+    found = Bundle.load(wide / "m.model")
+    plan = found.plan.replace(inference=found.plan.inference.model_dump() | {"int8": True})
+    (member,) = found.members
+    module = filled(plan.network, member.weights)
+    with int8.RangeObserver(module) as observer, torch.inference_mode():
+        module(torch.from_numpy(scan().array)[None, None, :16, :16, :16])
+    measured = Bundle(plan, (replace(member, bounds=observer.bounds()),), {})
+    assert precision_of(measured, CPU) == "int8"
+    # Nothing else uses integers unasked: other floats, torch, a model without bounds.
+    assert precision_of(measured, CPU, "float") == "float"
+    assert precision_of(measured, CPU, backend="torch") == "float"
+    assert precision_of(Bundle(plan, (member,)), CPU) == "float"
+    measured.save(wide / "measured.model")
+    masks = []
+    for precision, expected in (("auto", "int8"), ("int8", "int8"), ("float", "float")):
+        out = wide / precision
+        options = PredictOptions(precision=precision)
+        predict(wide / "measured.model", [wide / "scans" / "s0.nii.gz"], out, options)
+        record = json.loads((out / "predictions.json").read_text())
+        assert record["precision"] == expected
+        masks.append(np.asarray(files.read(out / "s0.nii.gz")))
+    assert np.array_equal(masks[0], masks[1]) and not np.array_equal(masks[0], masks[2])
+    monkeypatch.setattr(int8, "adds_in_32_bits", lambda: False)
+    assert precision_of(measured, CPU) == "float"
 
 
 @needs_openvino

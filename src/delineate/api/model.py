@@ -266,8 +266,9 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Mod
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto" (half precision if the device has units for it), "float32", or "int8" for
-            a model that ``quantise`` has calibrated.
+        precision: "auto" ("int8" where a training measured it as equal and the CPU has units for
+            it, else "float"), "float" (half precision if the device has units for it), "float32",
+            or "int8" for a model that ``train`` or ``quantise`` has calibrated.
 
     Raises:
         InputError: no such file.

@@ -57,7 +57,7 @@ def option(default: Any, help: str, *flags: str, **more: Any) -> Any:
 
 BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
-PRECISIONS = ("auto", "float32", "int8")
+PRECISIONS = ("auto", "float", "float32", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto, cpu, cuda, cuda:N or mps."
 SEED = "Seed of everything random."
@@ -528,8 +528,9 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
     )
     precision: str = option(
         "auto",
-        "auto (half precision if the device has units for it), float32, or int8 with a model "
-        "that `quantise` has calibrated.",
+        "auto (int8 where a training measured it as equal and the CPU has units for it, else "
+        "float), float (half precision if the device has units for it), float32, or int8 with a "
+        "model that `train` or `quantise` has calibrated.",
         choices=lambda: PRECISIONS,
     )
     ram_bytes: int | None = option(

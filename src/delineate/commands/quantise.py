@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ..inference.engine import Engine
 
-PLAIN, ROUNDED = "auto", "int8"  # the precisions compared
+PLAIN, ROUNDED = "float", "int8"  # the precisions compared
 
 
 @dataclass(frozen=True)

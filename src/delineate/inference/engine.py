@@ -55,6 +55,7 @@ Backend = Literal["auto", "openvino", "torch"]
 # The ``dtype`` argument of ``from_bundle`` for each precision that a user can choose.
 DTYPES = {
     "auto": None,
+    "float": "float",
     "float32": "float32",
     "int8": "int8",
 }
@@ -106,9 +107,10 @@ class Engine:
         """Build every member's network and load its weights.
 
         Args:
-            dtype: for the computation, of torch or its name. None selects the fastest float type
-                that the device supports. int8 rounds the layers that have bounds to
-                8-bit integers (see ``int8``) and uses that float type for the rest.
+            dtype: for the computation, of torch or its name. "float" selects the fastest float
+                type that the device supports. int8 rounds the layers that have bounds to
+                8-bit integers (see ``int8``) and uses that float type for the rest. None selects
+                one of the two, see ``precision_of``.
             views: use only the members of these views; all of them if empty.
             backend: "auto" compiles for a CPU if OpenVINO is installed and supports the network's
                 layers, and uses torch otherwise.
@@ -119,7 +121,7 @@ class Engine:
                 support the network; INT8 of a model without bounds, or without OpenVINO.
         """
         known = _known_views(bundle, views)
-        precision = None if dtype is None else name_of(dtype)
+        precision = precision_of(bundle, device, dtype, backend)
         eight_bits = precision == "int8"
         if eight_bits:
             backend = _int8_backend(bundle, backend)
@@ -131,7 +133,7 @@ class Engine:
             else cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
         )
         # With INT8, the layers that are not rounded compute in the fastest float type.
-        if precision is None or eight_bits:
+        if eight_bits or precision == "float":
             precision = fast_precision(device)
         by_name, members, used = bundle.plan.named_views(), [], []
         for member in bundle.members:
@@ -175,6 +177,25 @@ class Engine:
                 )
         total = sum(weight for _, weight, _ in parts)
         return [(view, weight / total, engine) for view, weight, engine in parts]
+
+
+def precision_of(
+    bundle: Bundle, device: torch.device | Cpu, dtype: Any = None, backend: Backend = "auto"
+) -> str:
+    """The precision that ``Engine.from_bundle`` uses. Without a ``dtype`` it is int8 for a model
+    whose plan chooses it, on a CPU with hardware for 8-bit integers, and else "float".
+    """
+    if dtype is not None:
+        return name_of(dtype)
+    chosen = bundle.plan.inference.int8 and all(member.bounds for member in bundle.members)
+    if not chosen or device.type != "cpu" or backend == "torch":
+        return "float"
+    # Networks are rounded by torch before they are compiled.
+    if not (compiled.available() and is_installed("torch")):
+        return "float"
+    from . import int8
+
+    return "int8" if int8.adds_in_32_bits() else "float"
 
 
 def refuse_unfit(bundle: Bundle, dtype: Any, views: Sequence[str]) -> None:

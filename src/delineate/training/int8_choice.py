@@ -112,7 +112,7 @@ def choose(
     if not all(bounds.values()):
         return Int8Choice()
     first = replace(bundle.members[0], bounds=bounds[bundle.members[0].name])
-    plain = infer.Engine.from_bundle(Bundle(bundle.plan, (first,)), device)
+    plain = infer.Engine.from_bundle(Bundle(bundle.plan, (first,)), device, "float")
     rounded = _rounded(bundle.plan, first, device)
     used, rows = [], []
     for case in scoring.within(cases, limit_s, least=1):
@@ -152,7 +152,7 @@ def _windows(
 def _rounded(plan: Plan, member: Member, device: torch.device) -> infer.Engine:
     """The rounded network: in integers on a CPU; elsewhere the same rounding in floats."""
     if device.type == "cpu":
-        return infer.Engine.from_bundle(Bundle(plan, (member,)), device, torch.int8)
+        return infer.Engine.from_bundle(Bundle(plan, (member,)), device, "int8")
     module: nn.Module = int8.rounded(filled(plan.network, member.weights), member.bounds)
     return infer.Engine(plan, ((module.to(device), 1.0),), device, infer.fast_dtype(device))
 

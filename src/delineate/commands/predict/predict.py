@@ -31,7 +31,7 @@ from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...formats import apart
-from ...inference.devices import device_for
+from ...inference.devices import Cpu, device_for
 from ..options import PredictOptions, reads_images
 from . import archives
 from .archives import Fetched
@@ -44,6 +44,8 @@ from .results import refuse_edited, refuse_foreign, targets_of, write_record
 from .session import Session, engine_maker
 
 if TYPE_CHECKING:
+    import torch
+
     from ...inference.engine import Engine as Networks
 
 
@@ -176,7 +178,12 @@ def predict_cases(
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = device_for(options.device, options.backend)
-    head = {"model": Path(model).name, "device": device.type, "options": options}
+    head = {
+        "model": Path(model).name,
+        "device": device.type,
+        "precision": _precision(bundle, device, options),
+        "options": options,
+    }
     if source is not None and source.origins:
         head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
     journal = Journal(folder, bundle.id, options, say)
@@ -271,6 +278,14 @@ def _finished(
             "them again"
         )
     return found
+
+
+def _precision(bundle: Bundle, device: torch.device | Cpu, options: PredictOptions) -> str:
+    """The precision that the networks will have."""
+    from ...inference import engine as infer
+
+    asked = infer.DTYPES[options.precision]
+    return infer.precision_of(bundle, device, asked, options.backend)  # type: ignore[arg-type]
 
 
 def gather(

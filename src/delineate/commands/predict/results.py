@@ -318,7 +318,6 @@ def write_record(
         "verdict": Verdict.from_json(bundle.card.get("verdict")).to_json(),
         "peak_memory_mb": peak_memory_mb(),
     }
-    record |= {"precision": asked.precision} if asked.precision != "auto" else {}
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
     # Which cases a call does, and where, is no property of the results.
