@@ -199,7 +199,7 @@ def test_exit_codes(called, monkeypatch, error, code):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_a_reader_that_ends_early_is_no_error():
-    command = [sys.executable, "-m", "delineate.cli", "recipes"]
+    command = [sys.executable, "-m", "delineate", "recipes"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     running.stdout.close()
     assert running.wait(timeout=20) == 141 and not running.stderr.read()

@@ -570,11 +570,9 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
     chosen = held_out.choices_of(planned)
     if not model.members or not any(vars(chosen).values()):
         return
-    first = model.members[0]
+    first, device = model.members[0], choose_device(run.request.device)
     engine = Engine.from_bundle(
-        Bundle(planned.plan, (first,)),
-        choose_device(run.request.device),
-        graphs=graphs_beside(run.model),
+        Bundle(planned.plan, (first,)), device, graphs=graphs_beside(run.model)
     )
     cases, plan = _opened(planned, planned.sides(first.fold)[1]), planned.plan
     if chosen.overlap:
@@ -589,7 +587,7 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
             run.say(f"overlap of windows: {found.reason}")
     if chosen.int8 and int8_choice.is_worth_it(plan):
         bundle = Bundle(plan, model.members)
-        eight = int8_choice.choose(bundle, engine.device, cases, limit_s * held_out.INT8_SHARE)
+        eight = int8_choice.choose(bundle, device, cases, limit_s * held_out.INT8_SHARE)
         if eight.bounds:
             plan = plan.replace(
                 inference=plan.inference.model_dump() | {"int8": eight.chosen},

@@ -1,0 +1,5 @@
+"""``python -m delineate``."""
+
+from .cli import main
+
+main()
