@@ -222,7 +222,10 @@ COMMANDS: dict[str, tuple[str, str, Command]] = {
 # Commands that write only new folders, which ``test_a_folder_of_originals`` covers.
 FOLDERS = {"export-slices", "merge-slices"}
 # Commands that read no file of the user, that write nothing, and that delete prepared cases only.
-WITHOUT = {"demo", "phantom", "benchmark", "download", "info", "view", "recipes", "runs", "clean"}
+WITHOUT = {
+    *("demo", "phantom", "benchmark", "download", "info", "view", "recipes", "runs", "clean"),
+    "status",
+}
 
 
 def _one(world: Path, original: str, out: Path) -> Path:

@@ -31,8 +31,8 @@ class Engine:
         name: "local" or "ray".
         address: of a Ray cluster; "" is the one that Ray finds, else one on this machine.
 
-    >>> Engine.parsed("ray://head:10001")
-    Engine(name='ray', address='ray://head:10001')
+    >>> Engine.parsed("local")
+    Engine(name='local', address='')
     """
 
     name: str = LOCAL
