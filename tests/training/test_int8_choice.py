@@ -86,10 +86,10 @@ def test_each_limit_holds(dice, worst, agreement, chosen):
 
 def test_small_networks_are_not_measured(model):
     plan = model.plan
-    assert not int8_choice.is_worth_it(plan)
+    assert not int8_choice.infer.gains_by_int8(plan)
     network = plan.network.model_dump() | {"widths": (64, 128, 128)}
     large = plan.replace(network=network, patch=(96, 96, 96))
-    assert int8_choice.is_worth_it(large)
+    assert int8_choice.infer.gains_by_int8(large)
 
 
 def test_operations_are_those_of_layers_that_can_be_rounded():

@@ -344,6 +344,23 @@ def traced_shape(network: Network, patch: Triple) -> tuple[int, ...]:
     return (network.channels, *tuple(size)[: network.dims])
 
 
+def gains_by_int8(plan: Plan) -> bool:
+    """Whether a window of a plan's network is so much work that INT8 can make a prediction faster;
+    False with views, a cascade or a registered network.
+    """
+    small = traced_shape(plan.network, plan.patch)
+    if plan.views or plan.cascade or not small:
+        return False
+    import torch
+
+    from ..networks.build import build
+    from . import int8
+
+    scale = float(np.prod(plan.patch) / np.prod(small[1:]))
+    module = build(plan.network).eval()
+    return int8.operations(module, torch.zeros(1, *small)) * scale >= int8.FEWEST_OPERATIONS
+
+
 @contextlib.contextmanager
 def sampling(engine: Engine, seed: int) -> Iterator[None]:
     """Inside this context, dropout is active with random numbers from ``seed``; all other layers

@@ -27,6 +27,9 @@ from torch.nn import functional
 STEPS = 255  # between 256 levels
 FEW_INPUTS, FEW_OUTPUTS = 16, 8  # a convolution with fewer channels gains nothing
 HEADS = ("head", "heads")
+# Multiplications of a window in layers that can be rounded. With fewer, a processor computes it in
+# a tenth of a second, and gains nothing worth a different mask.
+FEWEST_OPERATIONS = 2e10
 DRAWN = 2**13  # values of a layer's input that are sampled from one window
 SHARES = np.linspace(0.2, 1, 41)  # fractions of the values' range that are tried as bounds
 

@@ -3,8 +3,7 @@ decided on validation cases, never on test cases.
 
 The bounds of the layers' inputs are found on windows of validation cases (see ``inference.int8``).
 Whole prepared cases are then segmented with float and with rounded networks. INT8 is chosen if it
-costs almost no Dice and both masks agree almost everywhere. A network that a processor computes in
-a tenth of a second gains nothing worth a different mask, so nothing is measured for it.
+costs almost no Dice and both masks agree almost everywhere.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ from ..core.store import StoredCase
 from ..inference import engine as infer
 from ..inference import int8
 from ..inference import openvino as compiled
-from ..networks.build import build, filled
+from ..networks.build import filled
 from . import validation as scoring
 from .postprocessing import MAY_LOSE
 from .window_overlap import MAY_COST
 
 MUST_AGREE = 0.998  # the mean Dice between the masks of both
 FEWEST_CASES = 2
-FEWEST_OPERATIONS = 2e10  # multiplications of a window in layers that can be rounded
 CALIBRATION_CASES = 4
 SEED = 0
 
@@ -78,18 +76,6 @@ class Int8Choice:
             f"{len(self.cases)} validation cases mean Dice {rounded:.4f} instead of {plain:.4f}, "
             f"and the masks agree at {self.agreement:.4f}"
         )
-
-
-def is_worth_it(plan: Plan) -> bool:
-    """Whether a window of a plan's network is so much work that INT8 can make a prediction faster;
-    False with views, a cascade or a registered network.
-    """
-    small = infer.traced_shape(plan.network, plan.patch)
-    if plan.views or plan.cascade or not small:
-        return False
-    module = build(plan.network).eval()
-    scale = float(np.prod(plan.patch) / np.prod(small[1:]))
-    return int8.operations(module, torch.zeros(1, *small)) * scale >= FEWEST_OPERATIONS
 
 
 def choose(

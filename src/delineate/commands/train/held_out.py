@@ -130,7 +130,7 @@ def _passes(planned: PlannedRun) -> float:
     """The number of predictions that choosing needs, each as long as one with the plan's overlap;
     0 if nothing is chosen.
     """
-    from ...training import int8_choice
+    from ...inference.engine import gains_by_int8
 
     plan, store, chosen = planned.plan, planned.run.store, choices_of(planned)
     validating = planned.sides(planned.folds[0])[1]
@@ -141,7 +141,7 @@ def _passes(planned: PlannedRun) -> float:
         counts = [placement.count(shape, plan.patch, overlap) for overlap in placement.OVERLAPS]
         if len(set(counts)) > 1:
             passes += sum(set(counts)) / counts[0]
-    if chosen.int8 and int8_choice.is_worth_it(plan):
+    if chosen.int8 and gains_by_int8(plan):
         passes += 2.0 * len(validating)  # float and INT8
     return passes
 
