@@ -178,14 +178,7 @@ def predict_cases(
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = device_for(options.device, options.backend)
-    head = {
-        "model": Path(model).name,
-        "device": device.type,
-        "precision": _precision(bundle, device, options),
-        "options": options,
-    }
-    if source is not None and source.origins:
-        head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
+    head = _head(bundle, device, options, model, source)
     journal = Journal(folder, bundle.id, options, say)
     finished = _finished(manifest, journal, options, say, progress)
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
@@ -280,12 +273,26 @@ def _finished(
     return found
 
 
-def _precision(bundle: Bundle, device: torch.device | Cpu, options: PredictOptions) -> str:
-    """The precision that the networks will have."""
+def _head(
+    bundle: Bundle,
+    device: torch.device | Cpu,
+    options: PredictOptions,
+    model: str | Path,
+    source: Fetched | None,
+) -> dict[str, Any]:
+    """What the record of a call has apart from its cases."""
     from ...inference import engine as infer
 
-    asked = infer.DTYPES[options.precision]
-    return infer.precision_of(bundle, device, asked, options.backend)  # type: ignore[arg-type]
+    backend: Any = options.backend
+    head = {
+        "model": Path(model).name,
+        "device": device.type,
+        "precision": infer.precision_of(bundle, device, infer.DTYPES[options.precision], backend),
+        "options": options,
+    }
+    if source is not None and source.origins:
+        head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
+    return head
 
 
 def gather(
