@@ -113,3 +113,24 @@ def test_the_files_of_a_series_are_listed(tmp_path):
     (case,) = collect([tmp_path / "P1"], MODEL, LABELS).manifest.cases
     assert [p.name for p in files.files_of(case.images[0])] == [f"s04_{n}.dcm" for n in range(3)]
     assert pydicom.dcmread(files.files_of(case.images[0])[0]).SeriesDescription == STUDY[3]
+
+
+@pytest.mark.parametrize(
+    ("modality", "description", "wanted", "other"),
+    [
+        ("CT", "T2SPIR", "CT", "t2"),
+        ("PT", "CT attenuation corrected", "PET", "CT"),
+    ],
+)
+def test_the_code_of_the_modality_counts_more_than_the_text(
+    tmp_path, modality, description, wanted, other
+):
+    series(tmp_path / "P1", description, 1, generate_uid(), Modality=modality)
+    assert len(collect([tmp_path / "P1"], [wanted], LABELS).manifest) == 1
+    with pytest.raises(InputError, match="do not match"):
+        collect([tmp_path / "P1"], [other], LABELS)
+
+
+def test_a_real_ct_whose_protocol_names_a_sequence_of_mr(real_data):
+    scans = collect([real_data / "chaos_ct" / "DICOM_anon"], ["CT"], LABELS)
+    assert len(scans.manifest) == 1 and not scans.failures

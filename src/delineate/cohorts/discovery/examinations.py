@@ -2,7 +2,8 @@
 
 A folder of a patient holds all series of an examination. The description of a series ("AX T1 POST
 GAD") names it as a channel; the header adds the modality and, for T1, whether a contrast agent was
-given. The pixels are not read.
+given. A description that contradicts the modality ("T2SPIR" of a CT) names nothing. The pixels are
+not read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.manifest import Case, Manifest
-from ...core.terms import read
+from ...core.terms import contradicts_modality, read
 from ...formats import dicom
 from ...formats.raster import COLOURS
 from .tree import Tree
@@ -92,6 +93,9 @@ def _name_of(series: dicom.Series) -> str:
     kinds = {word for one in series.planes[:1] for word in one.kind}
     name = " ".join([name, *(kind for kind in _KINDS if kind in kinds)]).strip()
     stated = read(name)
+    # The modality is a code that the scanner writes; the text may be of another scan.
+    if contradicts_modality(series.modality, name):
+        return series.modality
     if series.modality in ("CT", "MR", "PT") and not stated.modality:
         name = f"{series.modality} {name}".strip()
     # The agent is often in the headers of all series of a study.
