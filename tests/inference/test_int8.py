@@ -267,6 +267,8 @@ def test_a_model_is_made_ready_and_says_what_it_costs(wide):
         predict(wide / "m.model", [wide / "scans"], wide / "no", PredictOptions(precision="int8"))
     with pytest.raises(UsageError, match="auto, float, float32, int8"):
         dl.load(wide / "new.model", precision="int4")
+    with pytest.raises(UsageError, match=r"found str; delineate\.load"):
+        dl.Model(str(wide / "new.model"))
 
 
 @needs_openvino

@@ -47,6 +47,11 @@ class Model:
         from ..commands.options import PRECISIONS
         from ..inference.devices import refuse_unknown
 
+        if not isinstance(bundle, Bundle):
+            raise UsageError(
+                f"Model needs a Bundle, found {type(bundle).__name__}; delineate.load(path) reads "
+                "a model's file"
+            )
         refuse_unknown(device)
         if precision not in PRECISIONS:
             raise UsageError(
