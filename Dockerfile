@@ -13,6 +13,9 @@ RUN python3 -m venv /opt/delineate && \
 ARG TORCH_INDEX=""
 RUN /opt/delineate/bin/python -m pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
     -r requirements-torch.txt
+# A version of Ray, for `predict --engine ray`; empty leaves it out.
+ARG RAY=""
+RUN [ -z "$RAY" ] || /opt/delineate/bin/python -m pip install "ray==$RAY"
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN /opt/delineate/bin/python -m pip install --no-deps --no-build-isolation .

@@ -10,8 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.main import get_command
+
+from delineate.cli import app
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "how-to" / "many-machines.md"
 RECIPE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 # A base that is on this machine, and further arguments of the builder, where no registry is.
@@ -42,6 +47,25 @@ def test_only_what_the_image_needs_is_sent_to_the_builder():
     needed = {name for line in copied for name in line.split()}
     assert "*" in lines and {line[1:] for line in lines if line.startswith("!")} == needed
     assert all((ROOT / name).exists() for name in needed)
+
+
+def test_jobs_of_kubernetes_are_complete_and_call_what_exists():
+    blocks = re.findall(r"```yaml title=.*?\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    job, ray = map(yaml.safe_load, blocks)
+    assert (job["kind"], ray["kind"]) == ("Job", "RayJob")
+    spec = job["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    pods = [spec, ray["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]]
+    for pod in pods:
+        volumes = {one["name"] for one in pod["volumes"]}
+        assert {m["name"] for c in pod["containers"] for m in c["volumeMounts"]} == volumes
+    shard = container["args"][0].removeprefix("exec ").replace("$((JOB_COMPLETION_INDEX + 1))", "7")
+    assert shard.endswith(f"/{job['spec']['completions']}")
+    predict = get_command(app).commands["predict"]
+    for words in (shard, ray["spec"]["entrypoint"]):
+        program, command, *arguments = shlex.split(words)
+        assert (program, command) == ("delineate", "predict")
+        predict.make_context(command, arguments)  # refuses unknown options
 
 
 @pytest.mark.rounds
