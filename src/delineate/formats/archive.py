@@ -36,6 +36,7 @@ from .disk import GZIP_MAGIC, told
 MOST_MEMBERS = 200_000
 MOST_BYTES = 1 << 36  # of all members, unpacked
 MOST_HEADER = 1 << 20  # bytes of one header of a tar
+UNPACKED_AT_ONCE = 1 << 22  # bytes
 MOST_TRIED = 1000  # members of a tar that are opened to find out what it holds
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an archive without members
 _OTHERS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 99: "AES encryption"}
@@ -305,10 +306,11 @@ def _unpacked(path: Path) -> IO[bytes]:
     process.
     """
     free, packed, done = shutil.disk_usage(tempfile.gettempdir()).free, path.stat().st_size, 0
+    zeros = bytes(UNPACKED_AT_ONCE)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
         with disk.opened(path) as content:
-            while part := content.read(1 << 22):
+            while part := content.read(UNPACKED_AT_ONCE):
                 done += len(part)
                 _refuse_sizes(done, packed)
                 if done > free // 2:
@@ -316,7 +318,12 @@ def _unpacked(path: Path) -> IO[bytes]:
                         f"the archive unpacks to more than half of the {free / 2**30:.3g} GiB "
                         f"that are free in {tempfile.gettempdir()}"
                     )
-                file.write(part)
+                # Zeros become a hole, so that a small file which unpacks to gigabytes writes none.
+                if part == zeros[: len(part)]:
+                    file.seek(done)
+                else:
+                    file.write(part)
+        file.truncate(done)
         stack.pop_all()
     file.seek(0)
     return file
