@@ -119,7 +119,7 @@ def test_a_killed_run_ends_bit_for_bit_as_it_would_have(tmp_path, cases, name):
     assert any(".momentum_buffer" in k for k in kept) == (name in ("sgd", "sgd_nesterov"))
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.rounds)])
 def test_a_run_in_bfloat16_learns_and_resumes_bit_for_bit(tmp_path, cases, monkeypatch, dims):
     """As on a processor with matrix units for it, with what the rules train: instance norm,
     Muon.
