@@ -82,7 +82,7 @@ def test_it_builds_and_predicts(tmp_path):
     assert built.returncode == 0, built.stderr[-2000:]
     inside = (
         "set -e; cd /tmp; id -u; delineate phantom cohort --patients 3 --format nifti; "
-        "delineate train cohort -o organs.model --epochs 1 || test $? = 3; "
+        "delineate train cohort -o organs.model --budget 40s || test $? = 3; "
         "delineate predict organs.model cohort/images/phantom_001.nii.gz -o out; "
         "delineate convert out/phantom_001.nii.gz mask.nrrd; ls out mask.nrrd"
     )
