@@ -150,6 +150,6 @@ def _number(path: Path) -> float | None:
 def _text(path: Path) -> str:
     """The text of a small file of the kernel; empty where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
