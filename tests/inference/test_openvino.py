@@ -25,6 +25,7 @@ from delineate.inference import openvino as compiled
 from delineate.inference.engine import Engine, keep_graphs, with_topology
 from delineate.inference.predictor import DropoutSamples, predict
 from delineate.networks.build import build, filled, weights_of
+from delineate.preprocessing import arrays
 
 pytestmark = pytest.mark.skipif(
     not compiled.available(), reason="OpenVINO is not installed, or not made for this processor"
@@ -113,7 +114,7 @@ def test_a_large_window_has_all_cores_and_small_ones_run_in_parallel():
 def test_kept_graphs_are_those_of_a_new_process(tmp_path, monkeypatch):
     """Whatever number of threads a training used."""
     bundle, threads = model(), torch.get_num_threads()
-    monkeypatch.setattr("delineate.inference.engine.threads_at_first", lambda: threads)
+    monkeypatch.setattr(arrays, "threads_of_new_process", lambda: threads)
     torch.set_num_threads(threads + 1)
     try:
         keep_graphs(bundle, tmp_path)

@@ -52,6 +52,15 @@ class Engine:
             require_extra("cluster", "--engine ray")
         return cls(name, text if separator else "")
 
+    def refuse_limit(self, seconds: float | None) -> None:
+        """Refuse a time limit of a case that the engine cannot hold.
+
+        Raises:
+            UsageError: see above.
+        """
+        if self.name == LOCAL and seconds is not None:
+            raise UsageError("--case-timeout needs --engine ray")
+
     def run(
         self,
         function: Callable[[Item], Value],
@@ -77,9 +86,8 @@ class Engine:
         """
         more: dict[str, Any] = {"names": names, "workers": workers, "ram_bytes": ram_bytes}
         more |= {"stage": stage, "progress": progress, "each": each}
+        self.refuse_limit(seconds)
         if self.name == LOCAL:
-            if seconds is not None:
-                raise UsageError("--case-timeout needs --engine ray")
             return local.run(function, items, **more)
         from . import on_ray
 

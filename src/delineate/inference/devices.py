@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -48,8 +47,9 @@ def choose_device(name: str = "auto") -> torch.device:
     require_extra("torch", "a network")
     import torch
 
-    # Within the cores that a container allows, whatever the network runs on.
-    threads_at_first()
+    # A container may allow fewer cores than torch knows of, whatever the network runs on.
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -77,19 +77,6 @@ def choose_device(name: str = "auto") -> torch.device:
             "cuda:0"
         )
     return torch.device(name)
-
-
-@functools.cache
-def threads_at_first() -> int:
-    """The number of threads that torch chose for this process, or fewer where a container allows
-    fewer cores, which torch does not know. Call it before that is changed; from then on it gives
-    the same number.
-    """
-    import torch
-
-    if torch.get_num_threads() > cores():
-        torch.set_num_threads(cores())
-    return torch.get_num_threads()
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from ..extras import is_installed, require_extra
 from ..preprocessing import arrays
 from . import openvino as compiled
 from . import placement, topology
-from .devices import Cpu, choose_device, fast_precision, threads_at_first
+from .devices import Cpu, choose_device, fast_precision
 from .planes import Planes, planes
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def keep_graphs(bundle: Bundle, graphs: Path) -> None:
 
     # A graph is for a number of threads: that of a new process, not that of a training.
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads_at_first())
+    torch.set_num_threads(arrays.threads_of_new_process())
     try:
         Engine.from_bundle(bundle, Cpu(), graphs=graphs)
     finally:

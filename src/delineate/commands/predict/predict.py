@@ -18,7 +18,7 @@ from ...cohorts.discovery.scans import Scans, collect
 from ...cohorts.licence import is_restricted
 from ...core import atomic
 from ...core.bundle import Bundle
-from ...core.errors import DelineateError, UsageError
+from ...core.errors import DelineateError
 from ...core.inputs import reading_at_most
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
@@ -234,8 +234,7 @@ def engine_of(options: PredictOptions) -> Engine:
         UsageError: it cannot, is unknown, or its package is missing.
     """
     engine = Engine.parsed(options.engine)
-    if engine.name == LOCAL and options.case_timeout_s is not None:
-        raise UsageError("--case-timeout needs --engine ray")
+    engine.refuse_limit(options.case_timeout_s)
     return engine
 
 

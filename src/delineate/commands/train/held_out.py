@@ -120,18 +120,19 @@ def choices_of(planned: PlannedRun) -> Choices:
     """What is chosen after training. A given plan, a recipe's plan and views are used as they are;
     so are an overlap that the user set, and 2-D plans apart from their overlap.
     """
+    from ...inference.engine import gains_by_int8
+
     run, plan = planned.run, planned.plan
     is_free = not (run.request.plan or run.recipe is not None or plan.views)
     is_set = any(parse_change(text)[0].startswith("inference") for text in run.request.changes)
-    return Choices(is_free and not is_set, is_free and not is_set, is_free and plan.dims == 3)
+    overlap = is_free and not is_set
+    return Choices(overlap, overlap and gains_by_int8(plan), is_free and plan.dims == 3)
 
 
 def _passes(planned: PlannedRun) -> float:
     """The number of predictions that choosing needs, each as long as one with the plan's overlap;
     0 if nothing is chosen.
     """
-    from ...inference.engine import gains_by_int8
-
     plan, store, chosen = planned.plan, planned.run.store, choices_of(planned)
     validating = planned.sides(planned.folds[0])[1]
     passes = float(len(validating)) if chosen.postprocessing else 0.0
@@ -141,7 +142,7 @@ def _passes(planned: PlannedRun) -> float:
         counts = [placement.count(shape, plan.patch, overlap) for overlap in placement.OVERLAPS]
         if len(set(counts)) > 1:
             passes += sum(set(counts)) / counts[0]
-    if chosen.int8 and gains_by_int8(plan):
+    if chosen.int8:
         passes += 2.0 * len(validating)  # float and INT8
     return passes
 

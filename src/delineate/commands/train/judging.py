@@ -79,12 +79,8 @@ def verdict_of(planned: PlannedRun, card: Mapping[str, Any], scores: Mapping[str
             cases=int(scores.get("cases", 0)),
             not_scored=tuple(scores.get("not_scored", ())),
             exchanged=_exchanged(planned, recorded) if scored else {},
-            sides_in_labels=next(
-                (f["message"] for f in findings if f["kind"] == "side" and not f["case"]), ""
-            ),
-            drawn=next(
-                (f["message"] for f in findings if f["kind"] == "drawn" and not f["case"]), ""
-            ),
+            sides_in_labels=_of_cohort(findings, "side"),
+            drawn=_of_cohort(findings, "drawn"),
             orders=tuple(_unnamed(f) for f in findings if f["kind"] == "order"),
             leaks=tuple(_leaks(planned, findings)),
             has_budget=run.request.budget_s is not None,
@@ -170,6 +166,11 @@ def _exchanged(planned: PlannedRun, recorded: ReportedRun) -> dict[tuple[str, st
         if both.sum():
             found[pair] = float((both[0, 1] + both[1, 0]) / both.sum())
     return found
+
+
+def _of_cohort(findings: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """The sentence of a finding about the whole cohort; "" if there is none of the kind."""
+    return next((f["message"] for f in findings if f["kind"] == kind and not f["case"]), "")
 
 
 def _unnamed(finding: Mapping[str, Any]) -> str:

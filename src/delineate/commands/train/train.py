@@ -290,10 +290,9 @@ def _fastest_threads(run: TrainingRun) -> Iterator[None]:
     """
     import torch
 
-    from ...inference.devices import choose_device, threads_at_first
+    from ...inference.devices import choose_device
     from ...training.threads import fastest
 
-    threads_at_first()
     if run.request.budget_s is None or choose_device(run.request.device).type != "cpu":
         yield
         return
@@ -563,7 +562,7 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
     has units for it, and the structures of which only the largest connected component is kept.
     """
     from ...inference.devices import choose_device
-    from ...inference.engine import Engine, gains_by_int8
+    from ...inference.engine import Engine
     from ...training import int8_choice, postprocessing, window_overlap
 
     run, began = planned.run, time.monotonic()
@@ -585,7 +584,7 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
             )
             model.card["overlap"] = found.to_json()
             run.say(f"overlap of windows: {found.reason}")
-    if chosen.int8 and gains_by_int8(plan):
+    if chosen.int8:
         bundle = Bundle(plan, model.members)
         eight = int8_choice.choose(bundle, device, cases, limit_s * held_out.INT8_SHARE)
         if eight.bounds:
