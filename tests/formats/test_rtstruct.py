@@ -235,6 +235,21 @@ def test_contours_that_state_another_number_of_points_are_reported(tmp_path):
     )
 
 
+def test_contours_of_no_known_type_are_reported(tmp_path):
+    path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(k) for k in (1, 2, 3, 4)]})
+    dataset = pydicom.dcmread(path)
+    first, second, third, _ = dataset.ROIContourSequence[0].ContourSequence
+    del first.ContourGeometricType
+    second.ContourGeometricType, third.ContourGeometricType = "PLANAR", "open_planar"
+    dataset.save_as(path)
+    volume = read_rtstruct(path, UPRIGHT)
+    assert volume.array.any((0, 1)).tolist() == [False, True, True, False, True, False]
+    assert volume.meta["notes"][:2] == (
+        "GTV: 1 contour(s) are open and left out",
+        "GTV: 2 contour(s) state no known ContourGeometricType and are drawn as closed",
+    )
+
+
 def test_files_that_are_refused(tmp_path):
     with pytest.raises(
         GeometryError, match=r"no contour is in a slice .* 1 are above or below.*42.00"

@@ -53,6 +53,28 @@ def test_enhanced_ct_with_a_rescale_of_each_frame(tmp_path):
     assert volume.array.transpose(2, 1, 0).tolist() == np.array(expected).tolist()
 
 
+def test_what_the_file_states_otherwise_than_its_frames_is_noted(tmp_path):
+    each = [one | rescale(2, -1024, "HU") for one in STACK]
+    notes = []
+    for n, fields in enumerate(
+        (
+            {"RescaleSlope": 2, "RescaleIntercept": -1024},
+            {"RescaleSlope": 1, "PixelSpacing": [1, 1]},
+        )
+    ):
+        volume = read(tmp_path / str(n), enhanced(FRAMES, each, **fields))
+        assert volume.array[0, 0].tolist() == [-1024, -1004, -984, -964]
+        assert volume.affine.tolist() == AFFINE
+        notes.append(volume.meta.get("notes"))
+    assert notes == [
+        None,
+        [
+            "its frames state another RescaleSlope and another RescaleIntercept and another "
+            "PixelSpacing than the whole file; those of the frames are used"
+        ],
+    ]
+
+
 def test_fractions_of_one_frame_make_floating_point_values(tmp_path):
     each = [one | rescale(0.25 if k == 2 else 1, 0) for k, one in enumerate(STACK)]
     volume = read(tmp_path, enhanced(FRAMES, each))

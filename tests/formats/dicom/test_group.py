@@ -149,6 +149,35 @@ def test_missing_ends_are_noted(tmp_path):
     ]
 
 
+def notes_of_every_second(folder, **fields):
+    """Notes about slices 2.5 mm thick and 5 mm apart."""
+    write(folder, *slices(7, **{"SliceThickness": 2.5} | fields)[::2])
+    return files.read(folder).meta.get("notes")
+
+
+def test_every_second_slice_missing_is_noted(tmp_path):
+    numbers = "3 of the InstanceNumbers from 1 to 7 are missing: slices may be missing"
+    gaps = "the slices are 5 mm apart, 2 times {}: every second slice may be missing"
+    named = ("SpacingBetweenSlices", "SliceThickness")
+    assert notes_of_every_second(tmp_path / "a", SpacingBetweenSlices=2.5) == [
+        numbers,
+        gaps.format(named[0]),
+    ]
+    assert notes_of_every_second(tmp_path / "b") == [numbers, gaps.format(named[1])]
+    # Thin slices acquired with gaps, and a writer that states the space between slices.
+    assert notes_of_every_second(tmp_path / "c", SpacingBetweenSlices=5) == [numbers]
+    assert notes_of_every_second(tmp_path / "d", SpacingBetweenSlices=1, SliceThickness=4) == [
+        numbers
+    ]
+    # Numbers that count something else say nothing.
+    scattered = [1, 100, 110, 120]
+    stack = slices(4)
+    for one, n in zip(stack, scattered, strict=True):
+        one.InstanceNumber = n
+    write(tmp_path / "e", *stack)
+    assert "notes" not in files.read(tmp_path / "e").meta
+
+
 @pytest.mark.parametrize(
     ("field", "values", "names"),
     [

@@ -184,6 +184,23 @@ def test_what_some_slices_state_is_noted_with_their_number(tmp_path):
     assert "the slices are in different units: BQML (3 slices), CNTS (1 slices)" in notes
 
 
+def test_rescales_that_differ_within_a_series_are_used_and_noted(tmp_path):
+    scaled = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    every = [ct(np.full((1, 2), 7, U16), k, **scaled) for k in range(4)]
+    every[3].RescaleIntercept = 0
+    write(tmp_path, *every)
+    volume = files.read(tmp_path)
+    assert volume.array[0, 0].tolist() == [-1017, -1017, -1017, 7]
+    assert volume.meta["notes"] == [
+        "the slices have different rescales, each is used: slope 1 and intercept -1024 (3 slices), "
+        "slope 1 and intercept 0 (1 slices)"
+    ]
+    for one in every:  # every slice of PET has one
+        one.Modality = "PT"
+    write(tmp_path, *every)
+    assert "notes" not in files.read(tmp_path).meta
+
+
 @pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "NumberOfFrames"])
 def test_a_number_that_cannot_be_read_is_refused_and_has_no_default(tmp_path, name):
     slices = [ct(np.full((4, 4), k, np.int16), k) for k in range(4)]

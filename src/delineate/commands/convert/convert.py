@@ -589,6 +589,8 @@ def _convert_series(
             refused.append((one.title, error.message))
             continue
         notes |= dict.fromkeys(f"series {s.uid}: {note}" for s in group for note in s.notes)
+        own = volume.meta.get("notes", ())
+        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in own)
         done_one = write(volume, name)
         written += done_one.written
         records += done_one.records

@@ -23,6 +23,7 @@ import numpy as np
 from ...core.errors import InputError
 from .. import archive
 from ..disk import natural_key
+from .doubts import missing_images
 from .geometry import SAME_DIRECTION, grid_of
 from .header.file import Plane, Series, SeriesFacts
 from .values import same_values
@@ -144,7 +145,7 @@ def volumes(planes: Sequence[Plane], facts: SeriesFacts) -> list[Series]:
     problem = clash or _missing_parts(kept)
     if not problem and all(one.is_flat for one in kept):
         return _images(kept, facts, (*notes, *copies))
-    notes = (*notes, *copies, *_missing_at_ends(kept), *_several_stated(kept))
+    notes = (*notes, *copies, *missing_images(kept, ordered), *_several_stated(kept))
     stated = {one.name: getattr(facts, one.name) for one in fields(SeriesFacts)}
     found = []
     for shared, members in _apart(kept).items():
@@ -648,7 +649,7 @@ def _by_number(part: _Part, places: Sequence[int]) -> list[_Part]:
     ]
 
 
-# ---- missing parts and ends ----
+# ---- missing parts ----
 
 
 def _missing_parts(planes: Sequence[Plane]) -> str:
@@ -682,20 +683,3 @@ def _unlike_a_whole(parts: Sequence[Plane]) -> str:
             return f"part {n:g} of a concatenation begins at frame {offset:g}, not at {end}"
         end += frames
     return ""
-
-
-def _missing_at_ends(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """What the numbers of the images say about slices that geometry cannot miss."""
-    notes = []
-    counts = Counter(one.marks.acquisition for one in planes)
-    stated = {one.marks.acquisition: one.marks.images for one in planes if one.marks.images}
-    short = [(n, images) for n, images in stated.items() if images > counts[n]]
-    if short and len(planes) < max(images for _, images in short):
-        notes.append(
-            f"ImagesInAcquisition is {short[0][1]}, but {counts[short[0][0]]} images are here: "
-            "slices may be missing at an end"
-        )
-    numbers = sorted(one.marks.number for one in planes if one.marks.number is not None)
-    if len(numbers) == len(planes) > 1 and numbers[0] > 1 and planes[0].frame is None:
-        notes.append(f"InstanceNumber begins at {numbers[0]}: slices may be missing at an end")
-    return tuple(notes)

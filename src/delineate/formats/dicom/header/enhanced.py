@@ -49,7 +49,8 @@ class Frame:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
-    thickness: float
+    between: float
+    thick: float
     slope: float | None
     intercept: float
     units: str
@@ -162,9 +163,8 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
         position=groups.find(*VOLUME_POSITION) if in_volume else position,
         orientation=groups.find(*VOLUME_ORIENTATION) if in_volume else orientation,
         spacing=groups.find(measures, "PixelSpacing"),
-        thickness=groups.one(measures, "SpacingBetweenSlices")
-        or groups.one(measures, "SliceThickness")
-        or 0.0,
+        between=groups.one(measures, "SpacingBetweenSlices") or 0.0,
+        thick=groups.one(measures, "SliceThickness") or 0.0,
         slope=slope,
         intercept=intercept or 0.0,
         units=units,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .mosaic import Tile, are_slices, is_mosaic, tiles_of
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 DAMAGED = "damaged"
+SAME_STATED = 1e-3  # mm, or of direction cosines
 # Enhanced and legacy-converted CT, MR and PET: their geometry is stored per frame, even if there is
 # only one frame.
 ENHANCED = tuple(
@@ -75,7 +76,8 @@ class Plane:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]  # between rows, between columns
-    thickness: float
+    between: float  # SpacingBetweenSlices
+    thick: float  # SliceThickness
     slope: float
     intercept: float
     rescaled: bool
@@ -92,6 +94,12 @@ class Plane:
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
     is_projection: bool = False  # of nuclear medicine, see ``nuclear``
     in_patient: bool = True  # whether positions are those of the patient, or of the volume alone
+    overruled: tuple[str, ...] = ()  # attributes of the file that its frames state differently
+
+    @property
+    def thickness(self) -> float:
+        """What the header states about the distance of slices, in mm."""
+        return self.between or self.thick
 
     @property
     def is_flat(self) -> bool:
@@ -279,8 +287,8 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             position=_vector(dataset, "ImagePositionPatient", 3),
             orientation=_vector(dataset, "ImageOrientationPatient", 6),
             spacing=_vector(dataset, "PixelSpacing", 2),
-            thickness=_number(dataset, "SpacingBetweenSlices", 0)
-            or _number(dataset, "SliceThickness", 0),
+            between=_number(dataset, "SpacingBetweenSlices", 0),
+            thick=_number(dataset, "SliceThickness", 0),
             slope=_number(dataset, "RescaleSlope", 1) or 1.0,
             intercept=_number(dataset, "RescaleIntercept", 0),
             rescaled="RescaleSlope" in dataset,
@@ -323,6 +331,8 @@ def _planes(one: Plane, header: Header) -> list[Plane]:
         if not are_slices(whole, [frame.position for frame in frames]):
             raise FormatError(f"{one.frames} frames that are mosaics, or slices of one in part")
     planes = [_frame(one, n, frame) for n, frame in enumerate(frames)]
+    if names := _overruled(one, frames):
+        planes = [replace(plane, overruled=names) for plane in planes]
     if one.is_flat and not any(plane.position for plane in planes):
         return _pictures(one, header)
     return planes or [one]
@@ -337,13 +347,35 @@ def _frame(one: Plane, n: int, frame: Frame) -> Plane:
         position=frame.position if len(frame.position) == 3 else (),
         orientation=frame.orientation if len(frame.orientation) == 6 else one.orientation,
         spacing=frame.spacing if len(frame.spacing) == 2 else one.spacing,
-        thickness=frame.thickness or one.thickness,
+        between=frame.between or one.between,
+        thick=frame.thick or one.thick,
         slope=one.slope if frame.slope is None else frame.slope,
         intercept=one.intercept if frame.slope is None else frame.intercept,
         rescaled=one.rescaled or frame.slope is not None,
         units=frame.units or one.units,
         marks=frame.marks,
         in_patient=frame.in_patient,
+    )
+
+
+def _overruled(one: Plane, frames: Sequence[Frame]) -> tuple[str, ...]:
+    """What a file states outside of its functional groups and no frame, or not every one, does."""
+    slopes = [f for f in frames if f.slope is not None]
+    wrong = {
+        "RescaleSlope": one.rescaled and any(f.slope != one.slope for f in slopes),
+        "RescaleIntercept": one.rescaled and any(f.intercept != one.intercept for f in slopes),
+        "ImageOrientationPatient": _differ(one.orientation, [f.orientation for f in frames]),
+        "PixelSpacing": _differ(one.spacing, [f.spacing for f in frames]),
+    }
+    return tuple(name for name, is_wrong in wrong.items() if is_wrong)
+
+
+def _differ(stated: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
+    return bool(stated) and any(
+        abs(a - b) > SAME_STATED
+        for other in others
+        if other
+        for a, b in zip(stated, other, strict=False)
     )
 
 

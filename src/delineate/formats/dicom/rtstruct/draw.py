@@ -27,7 +27,7 @@ from ....core.inputs import refuse_large
 from ....core.volume import Volume
 from ...disk import told
 from ...polygons import Points, Rule, area_of, inside_polygons
-from .read import Contour, Roi, may_enclose, read_rois
+from .read import AREAS, Contour, Roi, may_enclose, read_rois
 
 TILTED, TILTED_MM = 0.1, 0.05  # a contour may leave its plane by this share of the gap, or by this
 SAME_PLANE = 0.1  # contours of one plane differ by at most this share of the gap
@@ -99,6 +99,7 @@ REASONS = {
     "outside": "are above or below the slices and are left out",
     "between": "are between slices that have nearer ones and are left out",
     "repeated": "repeat others and count once",
+    "untyped": "state no known ContourGeometricType and are drawn as closed",
     "miscounted": "have another number of points than they state, and are drawn as they are",
     "clipped": "reach beyond the image and are cut off",
 }
@@ -131,6 +132,8 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
             continue
         if contour.is_miscounted:
             leave("miscounted")
+        if contour.kind not in AREAS:
+            leave("untyped")
         one = planes.place(contour)
         if one.tilt_mm > max(TILTED * planes.gap_mm, TILTED_MM):
             leave("tilted", one.tilt_mm)

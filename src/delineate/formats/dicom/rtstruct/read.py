@@ -23,6 +23,7 @@ from ..header.marks import number as number_in
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
+AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")  # types of contours with an area
 IN_MEMORY = 4  # bytes in memory for each byte of the file, about
 
 
@@ -129,7 +130,7 @@ def _name(item: Any) -> str:
 
 
 def _kind(item: Any) -> str:
-    return str(item.get("ContourGeometricType") or "")
+    return str(item.get("ContourGeometricType") or "").strip().upper()
 
 
 def may_enclose(kind: str) -> bool:

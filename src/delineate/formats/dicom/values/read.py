@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ....core.volume import Volume, stack_channels
 from ....extras import require_extra
 from ... import apart, raster
 from ...disk import told
+from ..doubts import doubts_about
 from ..geometry import layout, tilt_of
 from ..header.elements import Header
 from ..header.file import Plane, Series, lenient, open_dataset, read_header
@@ -64,7 +64,7 @@ def read_series(series: Series, unit: str = "") -> Volume:
     _interpolate(array, ordered)
     volume = np.moveaxis(_narrowed(array), 0, -1).swapaxes(-3, -2)
     in_volume = () if first.in_patient else (IN_VOLUME,)
-    of_planes = (*tilt_of(grid), *_mixed(series, ordered), *_unscaled(ordered), *in_volume)
+    of_planes = (*tilt_of(grid), *doubts_about(series, ordered), *in_volume)
     notes = [*series.notes, *of_planes, *stated.pop("notes", ())]
     if padding := stated.pop("stored_padding", None):
         stated["padding"] = padding_of(padding, ordered, series.unit)
@@ -102,23 +102,6 @@ def fixed_in(series: Series, ordered: Sequence[Plane]) -> dict[str, Any]:
     return {"fixed": series.fixed, **facts}
 
 
-def _mixed(series: Series, planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A sentence about slices in different units, of PET also about those without one."""
-    counts = Counter(one.units or "none" for one in planes)
-    if len(counts) - (series.modality != "PT" and "none" in counts) < 2:
-        return ()
-    listed = ", ".join(f"{name} ({count} slices)" for name, count in counts.most_common())
-    return (f"the slices are in different units: {listed}",)
-
-
-def _unscaled(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A sentence about slices without a rescale among others that have one."""
-    count = sum(not (one.rescaled or one.lookup) for one in planes)
-    if count in (0, len(planes)):
-        return ()
-    return (f"{count} of {len(planes)} slices state no rescale: their stored values are kept",)
-
-
 def read_joined(series: Sequence[Series], unit: str = "") -> Volume:
     """Read volumes at the same positions as one of (C, I, J, K), in the order of acquisition; its
     channels are named by the parts of the series.
@@ -131,6 +114,8 @@ def read_joined(series: Sequence[Series], unit: str = "") -> Volume:
     names = [one.part for one in ordered]
     joined = stack_channels(volumes, names)
     meta = {k: v for k, v in joined.meta.items() if k != "part"} | {"channels": names}
+    if notes := dict.fromkeys(note for one in volumes for note in one.meta.get("notes", ())):
+        meta["notes"] = [*notes]
     if made_even := [one.fixed for one in ordered if one.fixed]:
         every = (k for one in volumes for k in one.meta.get("interpolated_slices", ()))
         meta |= {"fixed": "; ".join(made_even), "interpolated_slices": sorted({*every})}
