@@ -63,7 +63,7 @@ KINDS = [
     if name.endswith("Options")
     # What only the command line has, and what several commands share.
     and name not in ("GlobalOptions", "CleanOptions", "CohortOptions", "ReadingOptions")
-    and name not in ("ArchiveOptions", "LabelObjectOptions", "SeriesOptions")
+    and name not in ("ArchiveOptions", "EngineOptions", "LabelObjectOptions", "SeriesOptions")
 ]
 
 

@@ -41,6 +41,14 @@ class ArchiveKeywords(TypedDict, total=False):
     receive_port: int | None
 
 
+class EngineKeywords(TypedDict, total=False):
+    """``EngineOptions`` as keywords."""
+
+    shard: str | None
+    engine: str
+    case_timeout_s: float | None
+
+
 class CohortKeywords(SeriesKeywords, total=False):
     """``CohortOptions`` as keywords."""
 
@@ -54,7 +62,7 @@ class CohortKeywords(SeriesKeywords, total=False):
     register_by: str | None
 
 
-class CheckKeywords(ReadingKeywords, CohortKeywords, total=False):
+class CheckKeywords(ReadingKeywords, CohortKeywords, EngineKeywords, total=False):
     """``CheckOptions`` as keywords."""
 
     fix: AnyPath | None
@@ -78,7 +86,7 @@ class PlanKeywords(ReadingKeywords, CohortKeywords, total=False):
     overwrite: bool
 
 
-class TrainKeywords(PlanKeywords, total=False):
+class TrainKeywords(PlanKeywords, EngineKeywords, total=False):
     """``TrainOptions`` as keywords."""
 
     plan: AnyPath | None
@@ -98,7 +106,12 @@ class TrainKeywords(PlanKeywords, total=False):
 
 
 class PredictKeywords(
-    ReadingKeywords, SeriesKeywords, LabelObjectKeywords, ArchiveKeywords, total=False
+    ReadingKeywords,
+    SeriesKeywords,
+    LabelObjectKeywords,
+    ArchiveKeywords,
+    EngineKeywords,
+    total=False,
 ):
     """``PredictOptions`` as keywords."""
 
@@ -123,14 +136,11 @@ class PredictKeywords(
     probabilities: bool
     channels: Mapping[str, str] | None
     only: str | None
-    shard: str | None
-    engine: str
-    case_timeout_s: float | None
     again: bool
     overwrite: bool
 
 
-class EvaluateKeywords(ReadingKeywords, SeriesKeywords, total=False):
+class EvaluateKeywords(ReadingKeywords, SeriesKeywords, EngineKeywords, total=False):
     """``EvaluateOptions`` as keywords."""
 
     labels: AnyPath | Mapping[int, str] | None

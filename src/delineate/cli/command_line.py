@@ -160,6 +160,7 @@ def check(
         show_json(step.to_json(report))
     else:
         show(step.table(report))
+    if options.work.shard.is_whole and not as_json:
         say(
             f"written: {target / 'manifest.jsonl'}, {target / 'findings.json'}"
             + (f"; repaired copies in {options.fix}" if options.fix else "")
@@ -343,6 +344,9 @@ def evaluate(
         done = step.evaluate(prediction, truth, target, options, progress=progress)
     if as_json:
         show_json(done.to_json())
+    elif options.shard is not None and not done.scores.rows:
+        for note in done.notes:
+            say(note)
     else:
         show(table(done, asked, table_width()))
         if done.pictures:

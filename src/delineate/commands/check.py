@@ -3,6 +3,9 @@
 Finds the cases (``cohorts.discovery.layouts``), examines each once (``cohorts.checks.doctor``),
 compares them, and writes ``manifest.jsonl``, ``findings.json`` and, on request, repaired copies
 (``cohorts.checks.repair``). Findings are data; only ``table`` knows how they are shown.
+
+A shard examines its cases and keeps the examinations in the folder; the call without ``--shard``
+joins them (``execution.kept``), compares all cases, and writes and repairs.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 from ..cohorts.checks import doctor, repair
 from ..cohorts.checks.across_cases import check_absent, check_order, compare, looks_like_ct
+from ..cohorts.checks.copies import Details
 from ..cohorts.discovery.account import FileGroup, account_for
 from ..cohorts.discovery.account import lines as file_lines
 from ..cohorts.discovery.drafts import DraftedDescription, draft
@@ -25,12 +29,15 @@ from ..cohorts.discovery.layouts.dicom_draft import draft_of_labels
 from ..cohorts.discovery.originals import originals, originals_in
 from ..cohorts.splitting import SplitRule, is_ratio, lines, lists_of, read_split
 from ..core import atomic
+from ..core.errors import UsageError
+from ..core.grid import Grid
 from ..core.manifest import Case, Manifest
 from ..core.outputs import refuse_foreign
 from ..core.progress import Progress, silent
 from ..core.scores import without_nan
-from ..execution import local as batch
-from ..extend.findings import SEVERITIES, Finding
+from ..execution.kept import Kept
+from ..execution.local import workers_for
+from ..extend.findings import SEVERITIES, DiscoveredCohort, Finding
 from .options import CheckOptions, found_by, reads_images
 
 BYTES_A_SECOND = 20e6  # of compressed files that one process reads and examines, about
@@ -76,11 +83,15 @@ def check(
         options: see ``commands.options``; repaired copies have a manifest and ``changes.json``.
         progress: see ``core.progress``.
 
+    Returns:
+        The report; that of a shard has its cases and what is found in each of them alone.
+
     Raises:
         InputError, LayoutError, LabelError, UsageError: no cohort can be made of ``data``.
         OutputError: ``out`` or ``fix`` cannot be written, or an output is a file that is read.
     """
-    fix, workers = options.fix, options.workers
+    fix, work = options.fix, options.work
+    _refuse_parts(out, options)
     split = str(options.split or "")
     rule = read_split(split) if split else SplitRule("")
     found = discover(data, **found_by(options))
@@ -94,8 +105,29 @@ def check(
     for folder, paths in targets.items():
         kept.refuse(paths)
         refuse_foreign(folder, paths, options.overwrite)
-    examinations, failures = _examine(manifest, workers, progress)
-    manifest, assumed = _with_modality(manifest, examinations)
+    kept_here = _kept(None if out is None else Path(out))
+    if not work.shard.is_whole:
+        with kept.kept():
+            return _part(found, kept_here, options, progress)
+    checked = _examined(found, kept_here, options, progress)
+    with kept.kept(), _recording(targets, options.overwrite):
+        if fix is not None:
+            checked = _fix(checked, fix, options)
+        if split:
+            about = f"{split}, seed {options.seed}" if rule.shares else split
+            checked = replace(checked, usable=checked.usable.like(divided), split=about)
+        if out is not None:
+            _write(checked, out)
+    kept_here.forget(work)
+    return checked
+
+
+def _examined(
+    found: DiscoveredCohort, kept: Kept, options: CheckOptions, progress: Progress
+) -> CheckReport:
+    """The report of all cases, before anything is repaired."""
+    examinations, failures = _examine(found.manifest, kept, options, progress)
+    manifest, assumed = _with_modality(found.manifest, examinations)
     read = [path for path in (options.description, options.labels, *found.settings) if path]
     groups = account_for(manifest, read)
     manifest = replace(manifest, files=tuple(one.to_json() for one in groups))
@@ -108,16 +140,52 @@ def check(
         *check_absent(examinations, manifest.labels),
         *check_order(examinations, manifest.labels),
     ]
-    checked = CheckReport(manifest, _sorted(findings), _without(manifest, findings))
-    with kept.kept(), _recording(targets, options.overwrite):
-        if fix is not None:
-            checked = _fix(checked, fix, workers)
-        if split:
-            about = f"{split}, seed {options.seed}" if rule.shares else split
-            checked = replace(checked, usable=checked.usable.like(divided), split=about)
-        if out is not None:
-            _write(checked, out)
-    return checked
+    return CheckReport(manifest, _sorted(findings), _without(manifest, findings))
+
+
+def _refuse_parts(out: str | Path | None, options: CheckOptions) -> None:
+    """Check that a shard has a folder for its examinations and does not repair.
+
+    Raises:
+        UsageError: see above.
+    """
+    if options.work.shard.is_whole:
+        return
+    if out is None:
+        raise UsageError(
+            "--shard keeps its examinations in the folder of the results: give it (-o)"
+        )
+    if options.fix is not None:
+        raise UsageError(
+            "--fix repairs what is found in all cases together: give it without --shard, in the "
+            "call that joins the shards"
+        )
+
+
+def _kept(folder: Path | None) -> Kept:
+    """The examinations that shards keep in ``folder``."""
+    classes = (doctor.Examination, doctor.ChannelStatistics, Details, Finding, Grid)
+    return Kept(folder, "examinations.jsonl", classes)
+
+
+def _part(
+    found: DiscoveredCohort, kept: Kept, options: CheckOptions, progress: Progress
+) -> CheckReport:
+    """The report of a shard."""
+    manifest, shard = found.manifest, options.work.shard
+    own = manifest.only(case for case in manifest if shard.has(case.id))
+    examinations, failures = _examine(own, kept, options, progress)
+    note = (
+        f"{shard}: {len(own)} of {len(manifest)} cases are examined; check without --shard joins "
+        "all shards, compares their cases, and writes the manifest"
+    )
+    findings = [
+        Finding("", "shard", "note", note),
+        *(one for one in found.findings if one.case and shard.has(one.case)),
+        *failures,
+        *(f for e in examinations for f in e.findings),
+    ]
+    return CheckReport(own, _sorted(findings), _without(own, findings))
 
 
 def _targets(
@@ -163,16 +231,19 @@ def write_draft(data: str | Path, out: str | Path, overwrite: bool = False) -> D
 
 
 def _examine(
-    manifest: Manifest, workers: int | None, progress: Progress
+    manifest: Manifest, kept: Kept, options: CheckOptions, progress: Progress
 ) -> tuple[list[doctor.Examination], list[Finding]]:
     header = replace(manifest, cases=())
     jobs = [(case, header) for case in manifest]
-    count = batch.workers_for(_seconds(manifest.cases), len(jobs)) if workers is None else workers
-    outcomes = batch.run(
+    workers, work = options.workers, options.work
+    if workers is None and work.is_local:
+        workers = workers_for(_seconds(manifest.cases), len(jobs))
+    outcomes = kept.run(
+        work,
         doctor.examine,
         jobs,
         names=[c.id for c in manifest],
-        workers=count,
+        workers=workers,
         stage="check",
         progress=progress,
     )
@@ -232,7 +303,7 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 # ---- repair ----
 
 
-def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckReport:
+def _fix(checked: CheckReport, out: str | Path, options: CheckOptions) -> CheckReport:
     errors = [f for f in checked.findings if f.severity == "error"]
     unrepairable = [f for f in errors if f.mend is None]
     repairable, patients = repair.one_patient(
@@ -244,8 +315,8 @@ def _fix(checked: CheckReport, out: str | Path, workers: int | None) -> CheckRep
         if finding.mend not in (None, repair.ONE_PATIENT):
             ways[finding.case].append(finding.mend)
     jobs = repair.plan_mending(repairable, ways, out)
-    outcomes = batch.run(
-        repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=workers
+    outcomes = options.work.run(
+        repair.mend_case, jobs, names=[job.case.id for job in jobs], workers=options.workers
     )
     failures = [o.error for o in outcomes if o.error is not None]
     changes = [o.value for o in outcomes if o.value is not None]

@@ -9,6 +9,9 @@ Names of the label values come from ``labels``, else from the cohort, else from 
 ``predictions.json`` next to the predictions. Without any, every value of the truths is a structure;
 masks with one value on each side (0/63 against 0/255) are compared as one structure "foreground",
 and so are pictures whose 0/255 masks have soft edges (cut at 128). The notes report it.
+
+A shard counts its pairs and keeps the counts in the folder; the call without ``--shard`` joins them
+(``execution.kept``). What the values mean, every table and every picture are of all cases together.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +36,9 @@ from ..core.manifest import Manifest
 from ..core.outputs import Originals, refuse_foreign
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
+from ..core.scores import Scores
 from ..core.volume import Volume
+from ..evaluation.counting import CaseCounts
 from ..evaluation.declared import (
     Declared,
     chooses_structures,
@@ -43,7 +49,16 @@ from ..evaluation.declared import (
 from ..evaluation.masks import Reading
 from ..evaluation.overlapping import may_overlap
 from ..evaluation.pairing import Pairing, pair, pair_volumes, source_of
-from ..evaluation.scoring import EvaluationResult, score, surface_choices
+from ..evaluation.scoring import (
+    WITHOUT_TRUTH,
+    EvaluationResult,
+    counted_cases,
+    kept_counts,
+    score,
+    surface_choices,
+)
+from ..execution.executor import Work
+from ..execution.local import Outcome
 from ..extend.registers import RECIPES
 from ..formats import files
 from ..metrics.selection import MetricSelection
@@ -75,6 +90,9 @@ def evaluate(
         options: see ``commands.options``. The notes name cases that cannot be drawn.
         progress: see ``core.progress``.
 
+    Returns:
+        The result; for a shard one without scores, whose notes say what was counted.
+
     Raises:
         UsageError: options that exclude each other. PartError: an unknown metric.
         InputError: a path does not exist, or no case could be scored (with the first reason).
@@ -83,7 +101,7 @@ def evaluate(
         OutputError: ``out`` cannot be written.
     """
     result = evaluate_cases(prediction, truth, out, options, progress=progress)
-    if out is not None and options.report:
+    if out is not None and options.report and options.work.shard.is_whole:
         # The page was checked with the other files.
         report(out, options=ReportOptions(overwrite=True))
     return result
@@ -104,6 +122,8 @@ def evaluate_cases(
         most_pictures: draw at most so many cases, from the worst to the best.
     """
     _refuse_unfit(out, options)
+    work = options.work
+    _refuse_parts(prediction, truth, out, work)
     chosen = metric_selection(options)
     pairing, known, notes = _pairing(prediction, truth, options)
     if known is not None and may_overlap(known):
@@ -117,10 +137,14 @@ def evaluate_cases(
     if out is not None:
         kept.refuse(targets)
         refuse_foreign(out, targets, options.overwrite)
-    result, reading = score(
-        pairing, known, notes, chosen, workers=options.workers, progress=progress
-    )
-    if out is None:
+    folder = None if out is None else Path(out)
+    how: dict[str, Any] = {"work": work, "folder": folder, "workers": options.workers}
+    if not work.shard.is_whole:
+        with kept.kept():
+            outcomes = counted_cases(pairing, known, chosen, **how, progress=progress)
+        return _part(outcomes, pairing, work)
+    result, reading = score(pairing, known, notes, chosen, **how, progress=progress)
+    if folder is None or out is None:
         return result
     with kept.kept(), recording(out, targets, options.overwrite):
         # Scores are written before anything is drawn: a picture that fails costs no scores.
@@ -129,7 +153,36 @@ def evaluate_cases(
             drawing = _Drawing(pairing, reading, Path(out), options, most_pictures, progress)
             result = drawing.added_to(result)
             write(result, out)
+    kept_counts(folder).forget(work)
     return result
+
+
+def _refuse_parts(prediction: Side, truth: Side, out: str | Path | None, work: Work) -> None:
+    """Check that a shard has files to count, and a folder for the counts.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if work.shard.is_whole:
+        return
+    if out is None:
+        raise UsageError("--shard keeps its counts in the folder of the results: give it with -o")
+    if not (isinstance(prediction, str | Path) and isinstance(truth, str | Path)):
+        raise UsageError("--shard divides files, and a label map in memory is one case")
+
+
+def _part(
+    outcomes: Sequence[Outcome[CaseCounts]], pairing: Pairing, work: Work
+) -> EvaluationResult:
+    """The result of a shard."""
+    failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
+    note = (
+        f"{work.shard}: {len(outcomes) - len(failures)} of its {len(outcomes)} cases are counted; "
+        "evaluate without --shard joins the counts of all shards"
+    )
+    alone = [name for name in pairing.without_truth if work.shard.has(name)]
+    failures |= dict.fromkeys(alone, WITHOUT_TRUTH)
+    return EvaluationResult(Scores(()), {}, LabelSet(()), failures=failures, notes=(note,))
 
 
 def metric_selection(options: EvaluateOptions) -> MetricSelection:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import parsing
 
 if TYPE_CHECKING:
+    from ..execution.executor import Work
     from ..formats.dicom.seg import SegEncoding
 
 AnyPath = str | Path
@@ -202,6 +203,30 @@ class ArchiveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where the cases of a command are computed, and which of them (``execution.executor``)."""
+
+    shard: str | None = option(None, SHARD, metavar="N/OF")
+    engine: str = option("local", ENGINE, metavar="local|ray[://HOST:PORT]")
+    case_timeout_s: float | None = option(
+        None,
+        "With --engine ray: time that one case may take, such as 10m; one that takes longer is "
+        "tried three times.",
+        "--case-timeout",
+        parse=parsing.parse_duration,
+    )
+
+    @property
+    def work(self) -> Work:
+        """Raises UsageError if the engine or the shard is unknown, the engine cannot hold the
+        limit, or its package is missing.
+        """
+        from ..execution.executor import Work
+
+        return Work.parsed(self.engine, self.shard, self.case_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelObjectOptions:
     """How DICOM segmentations and structure sets are written."""
 
@@ -293,7 +318,7 @@ def given_options(options: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(ReadingOptions, CohortOptions):
+class CheckOptions(ReadingOptions, CohortOptions, EngineOptions):
     """``delineate check``.
 
     >>> CheckOptions(patient="(p[0-9]+)_.*", workers=2).layout is None
@@ -346,7 +371,7 @@ class PlanOptions(ReadingOptions, CohortOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(PlanOptions):
+class TrainOptions(PlanOptions, EngineOptions):
     """``delineate train``.
 
     Args:
@@ -441,7 +466,9 @@ class TrainOptions(PlanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveOptions):
+class PredictOptions(
+    ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveOptions, EngineOptions
+):
     """``delineate predict``; each field differs from what the model's plan says.
 
     Args:
@@ -457,7 +484,6 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         channels: channel of the model -> its file (then without other inputs), or its name in the
             inputs.
         only: "train", "val" or "test": only this part of a cohort with a split.
-        shard, engine: see ``execution.shards`` and ``execution.executor``.
         again: by default the results of an earlier call that are complete, and were made by the
             same model and options from the same bytes, are kept.
 
@@ -568,15 +594,6 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
         repeated=True,
     )
     only: str | None = option(None, ONLY, choices=split_names)
-    shard: str | None = option(None, SHARD, metavar="N/OF")
-    engine: str = option("local", ENGINE, metavar="local|ray[://HOST:PORT]")
-    case_timeout_s: float | None = option(
-        None,
-        "With --engine ray: time that one case may take, such as 10m; one that takes longer is "
-        "tried three times.",
-        "--case-timeout",
-        parse=parsing.parse_duration,
-    )
     again: bool = option(
         False, "Segment all scans again, also those whose results are complete.", "--again"
     )
@@ -613,7 +630,7 @@ class PredictOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, ArchiveO
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(ReadingOptions, SeriesOptions):
+class EvaluateOptions(ReadingOptions, SeriesOptions, EngineOptions):
     """``delineate evaluate``.
 
     Args:
@@ -716,7 +733,7 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(ReadingOptions, SeriesOptions, LabelObjectOptions):
+class ConvertOptions(ReadingOptions, SeriesOptions, LabelObjectOptions, EngineOptions):
     """``delineate convert``.
 
     Args:

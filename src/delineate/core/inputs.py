@@ -328,6 +328,31 @@ def read_json_lines(path: str | Path, say: Say = unsaid) -> list[dict[str, Any]]
     return lines
 
 
+def json_lines(path: str | Path, say: Say = unsaid) -> Iterator[dict[str, Any]]:
+    """As ``read_json_lines``, one object after the other, for a file of any size.
+
+    Raises:
+        InputError: it cannot be read, or most of its lines are no JSON objects.
+    """
+    refuse_special(path)
+    found = damaged = 0
+    try:
+        with Path(path).open("rb") as file:
+            while line := file.readline(MOST_BYTES):
+                one = _object_in(line.decode("utf-8-sig", "replace"))
+                if one is not None:
+                    found += 1
+                    yield one
+                elif line.strip() and line.endswith(b"\n"):
+                    damaged += 1
+    except OSError as failure:
+        raise InputError(f"cannot be read ({failure.strerror})", path=path) from failure
+    if damaged > max(1, found):
+        raise InputError(f"is not JSON lines ({damaged} of its lines are no objects)", path=path)
+    if damaged:
+        say(f"{path}: {damaged} damaged line{' is' if damaged == 1 else 's are'} left out")
+
+
 def _object_in(line: str) -> dict[str, Any] | None:
     """The object in a line; None if there is none, or if it is damaged."""
     try:

@@ -219,6 +219,16 @@ def _without(
     return replace(counts, scan_voxels=counts.scan_voxels - away), matrix
 
 
+def files_beside(item: Pair) -> tuple[Path, ...]:
+    """The file of the probabilities of a prediction, whether it exists or not; () for a prediction
+    in memory.
+    """
+    if isinstance(item.prediction, Volume):
+        return ()
+    path = Path(item.prediction.path)
+    return (path.parent / PROBABILITIES / path.name,)
+
+
 def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration | None:
     """The calibration of the probabilities next to a prediction, ``probabilities/CASE.nii.gz``,
     within ``NEAR_MM`` of the true structures; None without such a file, and for a prediction in
@@ -231,10 +241,9 @@ def calibrated(item: Pair, masks: Masks, values: tuple[int, ...]) -> Calibration
     from ..formats.files import read
     from ..trust.calibration import calibration, near_foreground
 
-    if isinstance(item.prediction, Volume):
+    if not (places := files_beside(item)):
         return None
-    path = Path(item.prediction.path)
-    file = path.parent / PROBABILITIES / path.name
+    (file,) = places
     if item.stacked or item.structures is not None or not file.is_file():
         return None
     found, truth = read(file), masks.truth

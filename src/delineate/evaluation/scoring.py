@@ -25,13 +25,16 @@ from ..core.errors import DelineateError, InputError, LabelError, UsageError
 from ..core.labels import LabelSet
 from ..core.progress import Progress, silent
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean, judged
+from ..execution.executor import LOCALLY, Work
+from ..execution.kept import Kept
+from ..execution.local import Outcome, workers_for
 from ..metrics import overlap, statistics
 from ..metrics.by_slice import SliceCounts
 from ..metrics.confusion import Confusion, pool
 from ..metrics.overlap import MEASURES, Counts, Floats
 from ..metrics.selection import NOTHING, MetricSelection
 from ..metrics.surface import Elements, How, SurfaceSettings
-from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair
+from .counting import MOST_CONFUSED, NEAR_MM, CaseCounts, count_pair, files_beside
 from .declared import prediction_records, recorded_flags
 from .masks import HALF, Reading, is_soft
 from .pairing import Pair, Pairing, source_of
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from ..trust.calibration import Calibration, Reliability
 
 FOREGROUND = "foreground"
+WITHOUT_TRUTH = "prediction without truth"  # a reason, and a key of what is not paired
 SURFACES = SurfaceSettings()
 STANDARD = MetricSelection(SURFACES)
 CALIBRATED = {
@@ -233,12 +237,57 @@ class EvaluationResult:
         )
 
 
+def counted_cases(
+    pairing: Pairing,
+    known: LabelSet | None,
+    chosen: MetricSelection = STANDARD,
+    *,
+    work: Work = LOCALLY,
+    folder: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> list[Outcome[CaseCounts]]:
+    """Count every pair of the shard of ``work``; arguments as for ``score``."""
+    pairs = [one for one in pairing.pairs if work.shard.has(one.case)]
+    if workers is None and work.is_local:
+        workers = workers_for(_seconds(pairs), len(pairs))
+    values = None if known is None else tuple(known.values)
+    return kept_counts(folder, values, chosen).run(
+        work,
+        functools.partial(count_pair, values=values, chosen=chosen),
+        pairs,
+        names=[p.case for p in pairs],
+        workers=workers,
+        stage="evaluate",
+        progress=progress,
+    )
+
+
+def kept_counts(
+    folder: Path | None,
+    values: tuple[int, ...] | None = None,
+    chosen: MetricSelection = STANDARD,
+) -> Kept:
+    """The counts that shards keep in ``folder``."""
+    from ..trust.calibration import Calibration, Reliability
+
+    return Kept(
+        folder,
+        "counts.jsonl",
+        (CaseCounts, Counts, SliceCounts, Confusion, Calibration, Reliability),
+        [values, repr(chosen.surfaces), sorted(chosen.also)],
+        files_beside,
+    )
+
+
 def score(
     pairing: Pairing,
     known: LabelSet | None,
     notes: list[str],
     chosen: MetricSelection = STANDARD,
     *,
+    work: Work = LOCALLY,
+    folder: Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> tuple[EvaluationResult, Reading | None]:
@@ -250,6 +299,8 @@ def score(
             truths.
         notes: what was assumed so far; further assumptions are appended.
         chosen: what is measured in addition to the overlap.
+        work: where pairs are counted.
+        folder: of the results, where shards may have kept counts; None has none.
         workers, progress: see ``execution.local.run``.
 
     Returns:
@@ -259,19 +310,8 @@ def score(
         InputError: no case could be scored (with the first reason).
         LabelError: the predictions have values that no truth has, and no names declare them.
     """
-    from ..execution.local import run, workers_for
-
-    function = functools.partial(
-        count_pair, values=None if known is None else tuple(known.values), chosen=chosen
-    )
-    count = workers_for(_seconds(pairing), len(pairing.pairs)) if workers is None else workers
-    outcomes = run(
-        function,
-        list(pairing.pairs),
-        names=[p.case for p in pairing.pairs],
-        workers=count,
-        stage="evaluate",
-        progress=progress,
+    outcomes = counted_cases(
+        pairing, known, chosen, work=work, folder=folder, workers=workers, progress=progress
     )
     # A failed case does not stop the others; only if all fail is the first error raised.
     failures = {o.name: str(o.error) for o in outcomes if o.error is not None}
@@ -310,11 +350,11 @@ def definitions(chosen: MetricSelection = STANDARD) -> dict[str, str]:
     return by_overlap | by_choice | CALIBRATED
 
 
-def _seconds(pairing: Pairing) -> float:
+def _seconds(pairs: Sequence[Pair]) -> float:
     """The approximate time of reading and counting in one process, from the predictions' file
     sizes.
     """
-    files = [Path(source_of(p.prediction)) for p in pairing.pairs]
+    files = [Path(source_of(p.prediction)) for p in pairs]
     return sum(f.stat().st_size for f in files if f.is_file()) / BYTES_PER_SECOND + 0.01 * len(
         files
     )
@@ -404,10 +444,10 @@ def _gather(
             for p in done
         ),
         unpaired={
-            "prediction without truth": pairing.without_truth,
+            WITHOUT_TRUTH: pairing.without_truth,
             "truth without prediction": pairing.without_prediction,
         },
-        failures=failures | dict.fromkeys(pairing.without_truth, "prediction without truth"),
+        failures=failures | dict.fromkeys(pairing.without_truth, WITHOUT_TRUTH),
         notes=(*pairing.notes, *notes, *case_notes),
         chosen=chosen,
         calibration=found.calibration,

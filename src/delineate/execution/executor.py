@@ -9,7 +9,7 @@ without harm, and may keep what is costly (a model) for its next call in the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..core.errors import UsageError
@@ -17,6 +17,7 @@ from ..core.progress import Progress, silent
 from ..extras import require_extra
 from . import local
 from .local import Outcome, ignored
+from .shards import Shard
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -51,6 +52,11 @@ class Engine:
         if name == RAY:
             require_extra("cluster", "--engine ray")
         return cls(name, text if separator else "")
+
+    @property
+    def text(self) -> str:
+        """As ``--engine`` writes it."""
+        return self.address or self.name
 
     def refuse_limit(self, seconds: float | None) -> None:
         """Refuse a time limit of a case that the engine cannot hold.
@@ -93,3 +99,47 @@ class Engine:
 
         more |= {"seconds": seconds, "whole_node": whole_node, "address": self.address}
         return on_ray.run(function, items, **more)
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a command works on its cases: where, on which of them, and for how long on each.
+
+    >>> Work.parsed("local", "3/100").shard
+    Shard(number=3, of=100)
+    """
+
+    engine: Engine = field(default_factory=Engine)
+    shard: Shard = field(default_factory=Shard)
+    seconds: float | None = None
+
+    @classmethod
+    def parsed(cls, engine: str, shard: str | None = None, seconds: float | None = None) -> Work:
+        """Of ``--engine``, ``--shard`` and ``--case-timeout``.
+
+        Raises:
+            UsageError: an unknown engine or another form, the engine cannot hold the limit, or its
+                package is missing.
+        """
+        found = cls(Engine.parsed(engine), Shard.parsed(shard), seconds)
+        found.engine.refuse_limit(seconds)
+        return found
+
+    @property
+    def is_local(self) -> bool:
+        """Whether processes of this machine do all of it."""
+        return self.engine.name == LOCAL
+
+    def run(
+        self,
+        function: Callable[[Item], Value],
+        items: Sequence[Item],
+        *,
+        names: Sequence[str],
+        **more: Any,
+    ) -> list[Outcome[Value]]:
+        """``Engine.run`` of all items; which of them belong to the shard is the caller's choice."""
+        return self.engine.run(function, items, names=names, seconds=self.seconds, **more)
+
+
+LOCALLY = Work()  # all cases, in processes of this machine

@@ -10,6 +10,7 @@ of this package (a damaged scan) is the same everywhere and is not tried again.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections import Counter, deque
@@ -21,6 +22,7 @@ from typing import Any
 from ..core.errors import DelineateError
 from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
+from ..formats.apart import UNTRUSTED, is_untrusted
 from .local import Outcome, attempt, ignored
 from .stopping import STOPPING
 
@@ -59,7 +61,7 @@ def run(
         start = ray.remote(_Worker).options(**options).remote
         pool = _Pool(
             ray,
-            partial(start, ray.put(function), ram_bytes),
+            partial(start, ray.put(function), ram_bytes, is_untrusted()),
             items,
             names,
             min(most if workers is None else workers, len(items)),
@@ -73,8 +75,10 @@ def run(
 class _Worker:
     """An actor. ``ready`` returns when it has started."""
 
-    def __init__(self, function: Callable[[Any], Any], ram_bytes: int | None):
+    def __init__(self, function: Callable[[Any], Any], ram_bytes: int | None, untrusted: bool):
         self.function = function
+        if untrusted:
+            os.environ[UNTRUSTED] = "1"
         if ram_bytes is not None:
             limit_memory(ram_bytes)
 

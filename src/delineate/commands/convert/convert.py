@@ -7,6 +7,7 @@ only transposes and flips the axes. Parts are merged by their positions
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from collections import Counter
@@ -26,18 +27,21 @@ from ...core.manifest import Source
 from ...core.outputs import Originals
 from ...core.progress import Progress, silent
 from ...core.volume import Volume
+from ...execution.executor import Work
+from ...execution.local import Outcome
 from ...formats import arrays, dicom, files, label_files, raster
 from ...formats.dicom.remote import is_remote
 from ...formats.polygons import Rule
 from ...formats.slices.pixels import Scale
 from ...formats.slices.record import ENDINGS, VIEWS
 from ...preprocessing.parts import merged, split
-from ..options import ConvertOptions, reads_images
+from ..options import ConvertOptions, EngineOptions, reads_images
 from . import images, structure_sets
 from .deidentification import deidentify
 from .fix_record import fix_record, record_path
 from .outputs import PICTURES, form_of, refuse_unfit
 
+log = logging.getLogger(__name__)
 ROUNDING_MM = 1e-3
 _SLICE = re.compile(r"(\d+_)?slice_\d+\.(png|tif|dcm)")
 
@@ -100,15 +104,29 @@ def convert(
     if options.merge:
         return _merge(inputs, Path(output), options.overwrite)
     if options.deidentify:
-        return _deidentify(Path(inputs[0]), Path(output), options, progress)
+        return _deidentify(Path(inputs[0]), Path(output), _alone(options), progress)
     if Path(output).name.lower().endswith(structure_sets.ENDINGS):
-        return _convert_masks(Path(inputs[0]), Path(output), options)
+        return _convert_masks(Path(inputs[0]), Path(output), _alone(options))
     return _convert(inputs[0], output, options, progress)
+
+
+def _alone(options: ConvertOptions) -> ConvertOptions:
+    """The options without the engine, which a single volume does not need.
+
+    Raises:
+        UsageError: a single volume has no shards.
+    """
+    if not options.work.shard.is_whole:
+        raise UsageError(
+            "--shard divides the series of a DICOM folder, each of which becomes a file; this "
+            "conversion has one result"
+        )
+    return replace(options, **vars(EngineOptions()))
 
 
 def _refuse_unfit(inputs: Sequence[str | Path], options: ConvertOptions) -> None:
     if options.merge:
-        if replace(options, merge=False, overwrite=False) != ConvertOptions():
+        if replace(_alone(options), merge=False, overwrite=False) != ConvertOptions():
             raise UsageError(
                 "--merge joins volumes as they are and takes none of --spacing, --axes, "
                 "--orientation, --series and --split-slices"
@@ -173,7 +191,7 @@ def _convert(
 ) -> ConversionReport:
     place = files.place_of(input)
     if labels := label_files.dicom_labels_in(place):
-        return _convert_labels(labels, _Writer(Path(output), options))
+        return _convert_labels(labels, _Writer(Path(output), _alone(options)))
     split_slices = options.split_slices
     write = _Writer(Path(output), options)
     many, left_out = _many(input, output, options)
@@ -181,6 +199,7 @@ def _convert(
     heads = _heads(groups, Path(output))
     to_files = split_slices is None and options.window is None and write.form not in PICTURES
     several = len(heads) > 1 or (bool(heads) and to_files)
+    work = options.work if several else _alone(options).work
     if several and (options.window is not None or write.form in PICTURES):
         raise UsageError(
             f"pictures are of one series, and there are {len(heads)}; name one with --series"
@@ -193,7 +212,7 @@ def _convert(
     given = _given(input, options)
     with _originals(given).kept(path for name in names for path in write.existing(name)):
         if several:
-            report = _convert_series(groups, names, write, progress, str(input))
+            report = _convert_series(groups, names, write, work, progress, str(input))
             return replace(report, refused=(*report.refused, *left_out))
         is_array = place.is_file() and files.detect(place) in arrays.KINDS
         volume = files.read(_source(input, options, is_array), unit="suv" if options.unit else "")
@@ -566,40 +585,73 @@ def _notes(volume: Volume, axes: str | None) -> tuple[str, ...]:
     )
 
 
-def _convert_series(
-    groups: Sequence[Sequence[dicom.Series]],
-    names: Sequence[str],
-    write: _Writer,
-    progress: Progress,
-    source: str,
-) -> ConversionReport:
-    written: list[Path] = []
-    records: list[Path] = []
-    refused: list[tuple[str, str]] = []
-    notes: dict[str, None] = {}
-    for done, (group, name) in enumerate(zip(groups, names, strict=True)):
+@dataclass(frozen=True)
+class _ConvertSeries:
+    """The conversion of one output of several: its series and its name."""
+
+    write: _Writer
+
+    def __call__(self, job: tuple[Sequence[dicom.Series], str]) -> ConversionReport:
+        group, name = job
         one = group[0]
-        progress("convert", done, len(groups), one.title)
-        unit = write.options.unit if one.modality == "PT" else ""
+        unit = self.write.options.unit if one.modality == "PT" else ""
         try:
             volume = (
                 dicom.read_joined(group, unit) if len(group) > 1 else dicom.read_series(one, unit)
             )
         except DelineateError as error:
-            refused.append((one.title, error.message))
-            continue
-        notes |= dict.fromkeys(f"series {s.uid}: {note}" for s in group for note in s.notes)
-        own = volume.meta.get("notes", ())
-        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in own)
-        done_one = write(volume, name)
-        written += done_one.written
-        records += done_one.records
-        notes |= dict.fromkeys(f"series {one.uid}: {note}" for note in done_one.notes)
-    if not written:
+            return ConversionReport((), ((one.title, error.message),))
+        notes = [f"series {s.uid}: {note}" for s in group for note in s.notes]
+        notes += [f"series {one.uid}: {note}" for note in volume.meta.get("notes", ())]
+        done = self.write(volume, name)
+        notes += [f"series {one.uid}: {note}" for note in done.notes]
+        return replace(done, notes=tuple(notes))
+
+
+def _convert_series(
+    groups: Sequence[Sequence[dicom.Series]],
+    names: Sequence[str],
+    write: _Writer,
+    work: Work,
+    progress: Progress,
+    source: str,
+) -> ConversionReport:
+    """Convert the outputs of the shard of ``work``, each one case; on this machine one by one.
+
+    Raises:
+        FormatError: none of all can be converted. OutputError: one cannot be written.
+    """
+    own = [job for job in zip(groups, names, strict=True) if work.shard.has(job[1])]
+    outcomes = work.run(
+        _ConvertSeries(write),
+        own,
+        names=[group[0].title for group, _ in own],
+        workers=1 if work.is_local else None,
+        stage="convert",
+        progress=lambda stage, done, total, note: progress(stage, done - 1, total, note),
+        each=_stop_if_unwritten,
+    )
+    done = [o.value for o in outcomes if o.value is not None]
+    lost = [(o.name, o.error.message) for o in outcomes if o.error is not None]
+    refused = (*(one for report in done for one in report.refused), *lost)
+    written = tuple(path for report in done for path in report.written)
+    notes = dict.fromkeys(note for report in done for note in report.notes)
+    if not work.shard.is_whole:
+        notes[f"{work.shard}: {len(own)} of {len(names)} outputs"] = None
+    elif not written:
         raise FormatError(
             f"none of {len(groups)} series can be converted: {dicom.table(refused)}", path=source
         )
-    return ConversionReport(tuple(written), tuple(refused), tuple(notes), tuple(records))
+    records = tuple(path for report in done for path in report.records)
+    return ConversionReport(written, refused, tuple(notes), records)
+
+
+def _stop_if_unwritten(outcome: Outcome[ConversionReport]) -> None:
+    """Raise the error of an output that cannot be written: the next one cannot either."""
+    if isinstance(outcome.error, OutputError):
+        raise outcome.error
+    if outcome.log:
+        log.warning("%s: %s", outcome.name, outcome.log)
 
 
 def _heads(groups: Sequence[Sequence[dicom.Series]], output: Path) -> list[dicom.Series]:

@@ -17,7 +17,7 @@ from ...core.inputs import reading_at_most
 from ...core.manifest import Case, Manifest
 from ...core.progress import Progress, Say
 from ...execution.claims import Claim
-from ...execution.executor import Engine
+from ...execution.executor import Work
 from ...execution.local import Outcome
 from ..options import PredictOptions, reads_images
 from .journal import Journal, digests_of
@@ -112,7 +112,7 @@ def _segmented(function: SegmentCase, case: Case, options: PredictOptions) -> Fi
 
 
 def run_elsewhere(
-    engine: Engine,
+    work: Work,
     function: SegmentCase,
     cases: Manifest,
     journal: Journal,
@@ -132,11 +132,10 @@ def run_elsewhere(
             say(note)
         journal.put(outcome.name, outcome.value.entry, outcome.value.files)
 
-    outcomes = engine.run(
+    outcomes = work.run(
         function,
         cases.cases,
         names=[case.id for case in cases],
-        seconds=function.options.case_timeout_s,
         whole_node=True,
         stage="predict",
         progress=progress,

@@ -26,7 +26,6 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...execution.claims import Claim
-from ...execution.executor import LOCAL, Engine
 from ...execution.shards import Shard, claimed_by, turn
 from ...extend.registers import load_bundle
 from ...extras import require_extra
@@ -99,7 +98,7 @@ def predict(
     """
     # Missing packages and devices are refused before anything is read.
     options = archives.asked(options, inputs)
-    engine_of(options)
+    _ = options.work
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
     device_for(options.device, options.backend)
@@ -217,25 +216,14 @@ def _segmented(
     progress: Progress,
 ) -> dict[str, batch.Outcome[dict[str, Any]]]:
     """Case -> outcome, of cases that are segmented now, on the engine that is asked for."""
-    if (engine := engine_of(options)).name == LOCAL:
+    if (work := options.work).is_local:
         with Session(bundle, make, left, out, options, journal, claim, say, progress) as session:
             outcomes = session.run()
         claim.confirm()
     else:
         function = SegmentCase(bundle, model, replace(left, cases=()), out, options)
-        outcomes = run_elsewhere(engine, function, left, journal, claim, say, progress)
+        outcomes = run_elsewhere(work, function, left, journal, claim, say, progress)
     return {outcome.name: outcome for outcome in outcomes}
-
-
-def engine_of(options: PredictOptions) -> Engine:
-    """The engine, which can hold the limits that are asked for.
-
-    Raises:
-        UsageError: it cannot, is unknown, or its package is missing.
-    """
-    engine = Engine.parsed(options.engine)
-    engine.refuse_limit(options.case_timeout_s)
-    return engine
 
 
 def _of_shard(manifest: Manifest, shard: Shard, say: Say) -> Manifest:

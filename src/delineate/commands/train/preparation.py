@@ -22,7 +22,8 @@ from ...core.plan import Plan
 from ...core.progress import Progress, silent
 from ...core.store import Store, StoredCase
 from ...core.volume import Volume
-from ...execution import local as batch
+from ...execution.executor import LOCALLY, Work
+from ...execution.local import Outcome
 from ...trust.plausibility import CaseMeasures, Ranges, measure, ranges_of, sample
 
 # Prepared cases are held in memory if they need at most this share of what is free.
@@ -55,23 +56,27 @@ def prepare_cohort(
     plan: Plan,
     store: Store,
     *,
+    work: Work = LOCALLY,
     workers: int | None = 1,
     progress: Progress = silent,
-) -> Sequence[batch.Outcome[None]]:
-    """Prepare every case of ``manifest`` that has truth.
+) -> Sequence[Outcome[None]]:
+    """Prepare every case of ``manifest`` that has truth and is in the shard of ``work``.
 
     Args:
-        workers: processes; 1 works in this one, whose arithmetic uses every core already.
+        work: where cases are prepared; all machines must see the store.
+        workers: processes of this machine; 1 works in this one, whose arithmetic uses every core
+            already.
 
     Returns:
         One outcome a case, in order; those with an error are not in the store.
     """
-    cases = manifest.with_truth().cases
-    return batch.run(
+    cases = [case for case in manifest.with_truth() if work.shard.has(case.id)]
+    return work.run(
         partial(prepare_case, manifest=manifest, plan=plan, store=store),
         cases,
         names=[c.id for c in cases],
-        workers=workers,
+        workers=workers if work.is_local else None,
+        whole_node=True,
         stage="prepare",
         progress=progress,
     )

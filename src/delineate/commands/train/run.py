@@ -32,6 +32,8 @@ from ...core.schema import migrate
 from ...core.scores import without_nan
 from ...core.store import Store
 from ...execution.claims import CLAIM, Claim, holder_of
+from ...execution.executor import LOCALLY, Work
+from ...execution.shards import files_of_shards
 from ...extend.parts import Listener, Recipe
 from .clock import RunClock
 from .request import Request
@@ -50,6 +52,7 @@ class TrainingRun:
         listeners: receive the figures of each network's training.
         claim: of this process on the folder, once it has one.
         leader: of the processes that train together (``together.Leader``); None in one alone.
+        work: where cases are checked and prepared, and which of them.
         say, progress: see ``core.progress``.
     """
 
@@ -62,6 +65,7 @@ class TrainingRun:
     progress: Progress = silent
     claim: Claim | None = None
     leader: Leader | None = None
+    work: Work = LOCALLY
 
     @property
     def folder(self) -> Path:
@@ -115,27 +119,29 @@ def open_run(
     *,
     recipe: Recipe | None = None,
     listeners: Mapping[str, Listener] | None = None,
+    work: Work = LOCALLY,
     say: Say = unsaid,
     progress: Progress = silent,
 ) -> TrainingRun:
-    """The run of ``model``: a new one, or the existing one if it has the same request.
+    """The run of ``model``: a new one, or the existing one if it has the same request. A shard
+    removes nothing, because others may work there.
 
     Raises:
         UsageError: there is a run with other settings, or a model without its run.
         OutputError: ``model`` is a folder, or the run's folder cannot be made.
     """
     folder = folder_of(model)
-    if continues(request, model, overwrite):
+    if continues(request, model, overwrite, work):
         say(f"continuing the run in {folder}")
     elif overwrite or (folder / "request.json").is_file():
         Originals(_inputs_of(request, folder)).refuse_removing(folder)
         shutil.rmtree(folder, ignore_errors=True)
     atomic.make_folder(folder)
     clock = RunClock.load(folder / "clock.json", request.limit_s)
-    return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress)
+    return TrainingRun(request, model, clock, recipe, listeners or {}, say, progress, work=work)
 
 
-def continues(request: Request, model: Path, overwrite: bool = False) -> bool:
+def continues(request: Request, model: Path, overwrite: bool = False, work: Work = LOCALLY) -> bool:
     """Whether there is a run of ``model`` that this request continues; writes nothing.
 
     Raises:
@@ -146,14 +152,18 @@ def continues(request: Request, model: Path, overwrite: bool = False) -> bool:
     folder = folder_of(model)
     if model.is_dir():
         raise OutputError("is a folder; a model is one file, give a file name", path=model)
-    if holder := holder_of(folder / CLAIM):
-        raise UsageError(
-            f"is being trained now, by {holder}; wait for its end, or stop it first", path=folder
-        )
+    others = files_of_shards(folder, CLAIM) if work.shard.is_whole else []
+    for path, what in ((folder / CLAIM, "trained"), *((one, "prepared") for one in others)):
+        if holder := holder_of(path):
+            raise UsageError(
+                f"is being {what} now, by {holder}; wait for its end, or stop it first",
+                path=folder,
+            )
     if overwrite:
         return False
-    # A run that has no plan yet has nothing to continue.
-    if (folder / "request.json").is_file() and (folder / "plan.json").is_file():
+    # A run that has no plan yet has nothing to continue, except for shards.
+    is_begun = (folder / "plan.json").is_file() or not work.shard.is_whole
+    if (folder / "request.json").is_file() and is_begun:
         _refuse_other_request(request, folder / "request.json")
         return True
     if model.exists():

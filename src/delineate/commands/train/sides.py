@@ -5,6 +5,7 @@ cases fixed in ``manifest.jsonl``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def found_cohort(run: TrainingRun, out: Path | None) -> tuple[Manifest, Sequence
         LayoutError: no usable case with truth, or fewer than two patients.
     """
     request, recipe = run.request, run.recipe
-    checked = check_step.check(request.data, out, request.check_options, progress=run.progress)
+    work = run.work
+    options = replace(request.check_options, engine=work.engine.text, case_timeout_s=work.seconds)
+    checked = check_step.check(request.data, out, options, progress=run.progress)
     failures = sorted(
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
     )

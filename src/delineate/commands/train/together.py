@@ -53,6 +53,7 @@ def refuse_unfit(options: TrainOptions) -> None:
             f"torchrun has started {started} processes, but --devices {devices} and --nodes {nodes}"
             f" make {devices * nodes}"
         )
+    _refuse_unfit_shard(options)
     if devices * nodes == 1:
         return
     if ":" in options.device or options.device == "mps":
@@ -74,6 +75,19 @@ def refuse_unfit(options: TrainOptions) -> None:
                 f"--nodes {nodes} needs torchrun, srun, or the same command on each node with "
                 f"NODE_RANK, MASTER_ADDR and MASTER_PORT; not set here: {', '.join(lacking)}"
             )
+
+
+def _refuse_unfit_shard(options: TrainOptions) -> None:
+    """A shard prepares its cases and trains nothing."""
+    if options.work.shard.is_whole:
+        return
+    if options.devices * options.nodes > 1:
+        raise UsageError("--shard prepares cases; --devices and --nodes are for the training after")
+    if options.overwrite or options.extend_s is not None:
+        raise UsageError(
+            "--shard works next to others in one run: --overwrite and --extend are for a call "
+            "without it"
+        )
 
 
 def started_outside(options: TrainOptions) -> bool:

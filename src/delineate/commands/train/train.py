@@ -46,7 +46,8 @@ from ...core.scores import without_nan
 from ...core.store import Store, StoredCase
 from ...evaluation.training_verdict import Verdict
 from ...execution import launch
-from ...execution.claims import CLAIM, claimed
+from ...execution.claims import claimed
+from ...execution.shards import Shard, claimed_by
 from ...execution.stopping import StopSignal
 from ...extend.parts import FollowedRun
 from ...extend.registers import RECIPES
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SETTLING = "settling.json"  # the claim of the shard that checks and plans
+SETTLED_S = 7 * 86400.0  # for so long the others wait; one that dies is noticed at once
 LOST = 3  # exit code of a rank that lost the others, as of a training that cannot continue
 MOST_SCORED = 16  # training cases that are scored, for comparison with the others
 
@@ -188,32 +191,34 @@ def _train_alone(
     request = request_of(data, options)
     # What cannot be used is refused before anything is written.
     require_extra("train", "train")
+    work = options.work
     tensorboard = ("tensorboard",) if options.tensorboard else ()
     listeners = find_listeners((*options.listeners, *tensorboard))
     choose_device(options.device)
     recipe = None if options.recipe is None else RECIPES[options.recipe]
     originals_in(request.data, request.files).refuse([model])
-    run = open_run(
+    opened = partial(
+        open_run,
         request,
         model,
         options.overwrite,
         recipe=recipe,
         listeners=listeners,
+        work=work,
         say=say,
         progress=progress,
     )
+    if not work.shard.is_whole:
+        return _prepare_part(opened, folder_of(model), work.shard)
+    run = opened()
     if options.extend_s is not None:
         run = run.extended(options.extend_s)
     if run.is_finished:
         return _finished(run)
-    with claimed(run.folder / CLAIM) as claim:
+    with claimed_by(run.folder, work.shard) as claim:
         run = replace(run, claim=claim, leader=leader)
-        atomic.remove_temporaries(run.folder)
         atomic.remove_temporaries_of(run.model)
-        run.save_json(
-            "request.json",
-            {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__, **vars(request)},
-        )
+        _save_request(run)
         manifest, failures = settle_cohort(run)
         try:
             with originals([manifest], request.files).kept([run.model]):
@@ -221,6 +226,32 @@ def _train_alone(
         except StopSignal:
             say("everything is saved; the same command continues this run")
             raise
+
+
+def _save_request(run: TrainingRun) -> None:
+    versions = {"delineate_run": SCHEMAS["delineate_run"], "delineate": __version__}
+    run.save_json("request.json", versions | vars(run.request))
+
+
+def _prepare_part(opened: Callable[[], TrainingRun], folder: Path, shard: Shard) -> TrainingResult:
+    """Prepare the cases of a shard; the first one checks and plans, and the others wait for it."""
+    with claimed_by(atomic.make_folder(folder), shard) as claim:
+        with claimed(folder / SETTLING, SETTLED_S):
+            run = replace(opened(), claim=claim)
+            if run.is_finished:
+                return _finished(run)
+            _save_request(run)
+            manifest, found = settle_cohort(run)
+            with _fastest_threads(run):
+                planned = settle_plan(run, manifest)
+        failures = [*found, *_prepare(planned)]
+        own = [case.id for case in planned.learning.with_truth() if shard.has(case.id)]
+    done = sum(run.store.has(case) for case in own)
+    run.say(
+        f"{shard}: {done} of its {len(own)} cases are prepared; the same command without --shard "
+        "trains, and prepares what is missing"
+    )
+    return TrainingResult(run.model, run.folder, {}, failures)
 
 
 def _finished(run: TrainingRun) -> TrainingResult:
@@ -348,10 +379,10 @@ def _prepare(planned: PlannedRun) -> list[str]:
     """
     run = planned.run
     outcomes = preparation.prepare_cohort(
-        planned.learning, planned.plan, run.store, progress=run.progress
+        planned.learning, planned.plan, run.store, work=run.work, progress=run.progress
     )
     errors = [o.error for o in outcomes if o.error is not None]
-    if errors and len(errors) == len(outcomes):
+    if errors and len(errors) == len(outcomes) and run.work.shard.is_whole:
         raise errors[0]
     for error in errors:
         if isinstance(error, OutputError):
