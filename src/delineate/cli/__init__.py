@@ -1,9 +1,12 @@
 """The command line: ``delineate COMMAND``; each command is one function in ``command_line``.
 
-``main`` is the program. It loads the commands itself, once signals are handled.
+``main`` is the program. It loads the commands itself, once signals are handled, and if no resident
+engine does the call (``served``).
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False  # type checkers read it as true; to import ``typing`` needs 20 ms
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ def main() -> None:
     from ..execution.stopping import leave_at_once
 
     leave_at_once()
+    from .served import served
+
+    if (done := served(sys.argv[1:])) is not None:
+        _leave(done)
     from . import command_line
 
     code: object = 0
@@ -46,7 +53,6 @@ def _leave(code: int) -> NoReturn:
     """
     import atexit
     import os
-    import sys
 
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

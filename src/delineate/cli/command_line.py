@@ -8,6 +8,7 @@ imported when they run, so that ``--help`` is quick.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,13 +33,14 @@ from ..commands.options import (
     PredictOptions,
     QuantiseOptions,
     ReportOptions,
+    ServeOptions,
     TrainOptions,
     ViewOptions,
     data_set_names,
 )
-from ..commands.parsing import parse_lower_names
+from ..commands.parsing import parse_duration, parse_lower_names
 from ..core.errors import DelineateError, UsageError
-from . import terminal
+from . import served, terminal
 from .exits import UNUSABLE_MODEL, Commands, exit_codes
 from .expansion import completion, with_options
 from .terminal import (
@@ -244,6 +246,15 @@ def predict(
             metavar="[INPUT...]",
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            served.KEEP,
+            help="Use the resident engine, which keeps models compiled, and start it in the "
+            "background if there is none; it ends after this time without a call, such as 10m.",
+            metavar="TIME",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -256,6 +267,7 @@ def predict(
     from ..commands.predict import outlook
     from ..reporting.prediction_table import table
 
+    _in_engine_or_not(options, keep)
     if dry_run:
         found = outlook.outlook(model, inputs or [], target, options)
         if as_json:
@@ -277,6 +289,82 @@ def predict(
         show(table(written, table_width()))
     say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
     end_with([str(outcome.error) for outcome in done.failures])
+
+
+def _in_engine_or_not(options: PredictOptions, keep: str | None) -> None:
+    """State why no resident engine is used, if the user may expect it; give calls with limits of
+    memory, which are those of a process, back from an engine.
+    """
+    seconds = None if keep is None else parse_duration(keep)
+    if options.ram_bytes is not None or options.vram_bytes is not None or options.engine != "local":
+        from ..commands import serve as engine
+
+        engine.decline()
+    if served.note:
+        say(served.note)
+    if seconds is not None:
+        from ..commands import serve as engine
+
+        engine.keep_for(seconds)
+
+
+@app.command()
+@with_options(ServeOptions)
+def serve(
+    options: ServeOptions,
+    local: Annotated[
+        bool, typer.Option("--local", help="For processes of this user on this machine only.")
+    ] = False,
+    show_status: Annotated[
+        bool, typer.Option("--status", help="Only show the engine that runs.")
+    ] = False,
+    end: Annotated[
+        bool, typer.Option("--stop", help="Only end the engine that runs, after its call.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep models compiled in memory for the `predict` of other processes, until a time without
+    calls.
+
+    Example: `delineate serve --local --idle 1h`
+    """
+    from ..commands import serve as step
+
+    if not local:
+        raise UsageError("serve needs --local: it serves processes of this user on this machine")
+    if end:
+        result("stopped" if step.stop() else "no resident engine")
+    elif not show_status:
+        step.serve(options, run=_program(), say=say)
+    elif (found := step.status()) is None:
+        result("no resident engine")
+    elif as_json:
+        show_json(found)
+    else:
+        show_facts(found)
+
+
+def _program() -> Callable[[Sequence[str], str], int]:
+    """A function that runs a command line as a process of its own does, and returns its exit code.
+    What a call loads later is loaded now.
+    """
+    import typer.main
+
+    from ..commands import predict
+    from ..inference import engine, predictor
+    from ..reporting import prediction_table
+
+    command = typer.main.get_command(app)
+
+    def run(words: Sequence[str], name: str) -> int:
+        try:
+            with terminal.another_call(), exit_codes():
+                command(list(words), prog_name=name)
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        return 0
+
+    return run
 
 
 @app.command()

@@ -27,7 +27,7 @@ from ..core.inputs import refuse_special
 NAME = "delineate.toml"
 ALL = "all"
 # Options that destroy, or that concern one call: they must be given each time.
-EACH_TIME = {"help", "dry-run", "overwrite", "extend", "yes", "list"}
+EACH_TIME = {"help", "dry-run", "overwrite", "extend", "yes", "list", "keep", "status", "stop"}
 
 
 def find() -> Path | None:

@@ -72,6 +72,27 @@ def reset() -> None:
         handler.close()
 
 
+@contextmanager
+def another_call() -> Iterator[None]:
+    """Inside the block a call with global options of its own may run; those of this call are as
+    before at its end.
+    """
+    global _quiet
+    quiet, handlers, level = _quiet, _handlers[:], _package.level
+    for handler in handlers:
+        _package.removeHandler(handler)
+    _handlers.clear()
+    try:
+        yield
+    finally:
+        reset()
+        _quiet = quiet
+        _handlers.extend(handlers)
+        for handler in handlers:
+            _package.addHandler(handler)
+        _package.setLevel(level)
+
+
 def log_file() -> Path | None:
     """The file of ``--log``; None without it."""
     files = (h for h in _handlers if isinstance(h, logging.FileHandler))

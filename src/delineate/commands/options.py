@@ -1083,6 +1083,34 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """``delineate serve``.
+
+    Args:
+        memory_bytes: of the whole process; None is a quarter of the machine's.
+
+    >>> ServeOptions(idle_s=60.0).memory_bytes is None
+    True
+    """
+
+    idle_s: float = option(
+        600.0,
+        "End after this time without a call, such as 10m or 8h; 10m by default.",
+        "--idle",
+        metavar="TIME",
+        parse=parsing.parse_duration,
+    )
+    memory_bytes: int | None = option(
+        None,
+        "Drop the models that were used longest ago while the process has more than this, such as "
+        "4G; a quarter of the machine's memory by default.",
+        "--memory",
+        metavar="SIZE",
+        parse=parsing.parse_bytes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ViewOptions(ReadingOptions):
     """``delineate view``.
 

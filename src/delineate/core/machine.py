@@ -54,6 +54,16 @@ def available_bytes() -> int:
     return int(max(0, min(psutil.virtual_memory().available, *left, NO_LIMIT)))
 
 
+def limits_of(process: int) -> tuple[float, float]:
+    """The cores and the memory that control groups allow a process; ``NO_LIMIT`` without a limit.
+
+    >>> limits_of(os.getpid()) == limits_of(os.getpid())
+    True
+    """
+    found = _read(PROC.with_name(str(process)))
+    return found.cores, found.memory_bytes
+
+
 @dataclass(frozen=True)
 class _Group:
     """A control group that limits memory."""

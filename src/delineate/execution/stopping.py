@@ -78,7 +78,7 @@ def _numbers() -> Iterator[int]:
 @contextlib.contextmanager
 def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Handle the signals inside the block; does nothing outside the main thread, which alone
-    receives signals. An ignored signal (``nohup``) stays ignored.
+    receives signals. An ignored signal (``nohup``) stays ignored. Blocks may be in each other.
 
     Args:
         announce: called with a sentence when a signal is noted.
@@ -86,6 +86,8 @@ def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[N
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    outer, announced = dict(_before), _requests.announce
+    _before.clear()
     _requests.noted, _requests.announce = None, announce
     _handle_all()
     hook = sys.unraisablehook
@@ -94,8 +96,9 @@ def stoppable(announce: Callable[[str], None] = lambda text: None) -> Iterator[N
         yield
     finally:
         sys.unraisablehook = hook
-        _requests.noted = None
+        _requests.noted, _requests.announce = None, announced
         _restore()
+        _before.update(outer)
 
 
 def _handle_all() -> None:

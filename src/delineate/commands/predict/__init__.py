@@ -2,6 +2,7 @@
 
 predict.py   the command               session.py  one scan after another
 refusals.py  options that do not fit   results.py  the files written
+kept.py      models between calls
 """
 
 from .predict import PredictionReport, gather, predict, predict_cases

@@ -27,7 +27,6 @@ from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...execution.claims import Claim
 from ...execution.shards import Shard, claimed_by, turn
-from ...extend.registers import load_bundle
 from ...extras import require_extra
 from ...formats import apart
 from ...inference.devices import Cpu, device_for
@@ -37,6 +36,7 @@ from .archives import Fetched
 from .crashes import Crashes
 from .elsewhere import SegmentCase, run_elsewhere
 from .journal import Journal
+from .kept import loaded
 from .objects import KINDS
 from .refusals import refuse_unfit
 from .results import refuse_edited, refuse_foreign, targets_of, write_record
@@ -138,7 +138,7 @@ def _found(source: Fetched, bundle: Bundle, options: PredictOptions, say: Say) -
 
 def _loaded(model: str | Path | Bundle, say: Say) -> Bundle:
     """The model, with a sentence about its licence and its verdict if they restrict its use."""
-    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    bundle = model if isinstance(model, Bundle) else loaded(model)
     licence = str(bundle.card.get("licence", ""))
     if is_restricted(licence):
         say(f"this model and its masks are restricted in their use; licence {licence}")

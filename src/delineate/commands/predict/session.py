@@ -26,10 +26,12 @@ from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...execution.claims import Claim
 from ...formats import files
+from ...preprocessing import arrays
 from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
 from ...trust.uncertainty import agreement
 from ..options import PredictOptions
 from .journal import Journal
+from .kept import networks
 from .objects import series_of
 from .results import READ, of_cases, read_scan, write_result
 
@@ -242,14 +244,20 @@ def engine_maker(
     is_limited = options.ram_bytes is not None or options.vram_bytes is not None
     infer.refuse_unfit(bundle, dtype, options.views)
 
+    graphs = graphs_beside(model) if model else None
+    what = (bundle.id, str(device), dtype, tuple(options.views), options.backend)
+
     def make() -> Engine:
-        engine = infer.Engine.from_bundle(
-            bundle,
-            device,
-            dtype,
-            options.views,
-            backend=options.backend,  # type: ignore[arg-type]
-            graphs=graphs_beside(model) if model else None,
+        engine = networks(
+            (str(graphs), *what, arrays.threads()),
+            lambda: infer.Engine.from_bundle(
+                bundle,
+                device,
+                dtype,
+                options.views,
+                backend=options.backend,  # type: ignore[arg-type]
+                graphs=graphs,
+            ),
         )
         if is_limited:
             memory_limits.warm_up(engine)
