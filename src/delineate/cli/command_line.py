@@ -7,6 +7,7 @@ imported when they run, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,11 @@ from .terminal import (
 )
 
 log = logging.getLogger(__name__)
+# Modules that ``predict`` loads when it needs them, and a process that stays loads at its start.
+USED_BY_PREDICT = (
+    *("..commands.predict", "..commands.predict.outlook", "..reporting.prediction_table"),
+    *("..inference.engine", "..inference.predictor"),
+)
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
@@ -350,10 +356,8 @@ def _program() -> Callable[[Sequence[str], str], int]:
     """
     import typer.main
 
-    from ..commands import predict
-    from ..inference import engine, predictor
-    from ..reporting import prediction_table
-
+    for name in USED_BY_PREDICT:
+        importlib.import_module(name, __package__)
     command = typer.main.get_command(app)
 
     def run(words: Sequence[str], name: str) -> int:

@@ -40,7 +40,7 @@ def served(words: Sequence[str]) -> int | None:
         found = _started(duration)
     if found is None:
         return None
-    connection, engine = found
+    connection, _ = found
     with connection:
         try:
             return _asked(connection, words)

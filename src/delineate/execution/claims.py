@@ -30,6 +30,8 @@ RENEWED_EVERY_S = 10.0
 STALE_AFTER_S = 60.0
 ASKED_EVERY_S = 0.05
 SAME_START_S = 2.0  # start times of one process may differ by rounding
+# Token -> claim of this process, and the event that ends its renewal.
+_OWN: dict[str, tuple[Claim, threading.Event]] = {}
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,9 @@ def claimed(path: str | Path, patience_s: float = 0.0) -> Iterator[Claim]:
         OutputError: a process that is alive holds it (named in the message), or the file cannot be
             written.
     """
-    until = time.monotonic() + patience_s
-    while (claim := _take(Path(path), is_last=time.monotonic() >= until)) is None:
+    until, done = time.monotonic() + patience_s, threading.Event()
+    while (claim := _take(Path(path), done, is_last=time.monotonic() >= until)) is None:
         time.sleep(ASKED_EVERY_S)
-    done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claim, done), daemon=True)
     renewing.start()
     try:
@@ -88,8 +89,23 @@ def claimed(path: str | Path, patience_s: float = 0.0) -> Iterator[Claim]:
     finally:
         done.set()
         renewing.join()
-        if claim.is_held():
-            claim.path.unlink(missing_ok=True)
+        _release(claim.token)
+
+
+def release_left() -> None:
+    """Release claims whose blocks a signal has ended before they could do so; for a process that
+    goes on, outside of all blocks.
+    """
+    for token in tuple(_OWN):
+        _release(token)
+
+
+def _release(token: str) -> None:
+    claim, done = _OWN[token]
+    done.set()
+    if claim.is_held():
+        claim.path.unlink(missing_ok=True)
+    del _OWN[token]
 
 
 def holder_of(path: str | Path) -> str:
@@ -106,24 +122,27 @@ def holder_of(path: str | Path) -> str:
     return words if _age_s(path) < STALE_AFTER_S else ""
 
 
-def _take(path: Path, is_last: bool) -> Claim | None:
+def _take(path: Path, done: threading.Event, is_last: bool) -> Claim | None:
     """Make the claim's file, which fails if there is one; a stale one is moved away first. None if
     another process holds it and this is not the last try.
     """
     token = secrets.token_hex(8)
+    _OWN[token] = Claim(path, token), done
     content = json.dumps({"token": token, **_machine(), **_process()})
     for _ in range(3):
         try:
             _make(path, content)
-            return Claim(path, token)
+            return _OWN[token][0]
         except FileExistsError:
             if holder := holder_of(path):
                 break
             _remove_stale(path)
         except OSError as error:
+            del _OWN[token]
             raise OutputError(atomic.reason_of(error), path=path) from error
     else:
         holder = holder_of(path) or "another process"
+    del _OWN[token]
     if not is_last:
         return None
     raise OutputError(
@@ -219,11 +238,13 @@ def _process() -> dict[str, Any]:
 
 
 def _lives(content: dict[str, Any]) -> bool:
-    """Whether the process exists; another one may have got its number."""
+    """Whether the process exists and runs; another one may have got its number."""
     import psutil
 
     try:
-        started = psutil.Process(int(content["pid"])).create_time()
-        return bool(abs(started - float(content["started"])) < SAME_START_S)
+        found = psutil.Process(int(content["pid"]))
+        is_same = abs(found.create_time() - float(content["started"])) < SAME_START_S
+        # One that has ended is a zombie until the process that started it asks for its exit code.
+        return bool(is_same and found.status() != psutil.STATUS_ZOMBIE)
     except (ValueError, KeyError, TypeError, psutil.Error):
         return False

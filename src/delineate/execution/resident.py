@@ -132,21 +132,21 @@ def lines(connection: socket.socket, begun: bytes = b"") -> Iterator[str]:
         buffer += received
 
 
-def program() -> list[str]:
+def program() -> dict[str, str]:
     """What the programs of engine and caller must have in common."""
     from .. import __version__
 
     flags = sys.flags
     streams = [getattr(one, "encoding", "") for one in (sys.stdin, sys.stdout, sys.stderr)]
-    return [
-        __version__,
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        sys.prefix,
-        sys.version,
-        str((flags.optimize, flags.dev_mode, flags.isolated, flags.no_user_site)),
-        str((sys.warnoptions, sorted(sys._xoptions))),
-        str((sys.getfilesystemencoding(), *streams)),
-    ]
+    return {
+        "version": __version__,
+        "installation": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        "Python": f"{sys.prefix} {sys.version}",
+        "flags of Python": str(
+            (flags.optimize, flags.dev_mode, flags.isolated, sys.warnoptions, [*sys._xoptions])
+        ),
+        "encoding of text": str((sys.getfilesystemencoding(), *streams)),
+    }
 
 
 def at_start(environment: Mapping[str, str]) -> dict[str, str]:

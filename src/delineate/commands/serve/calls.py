@@ -1,5 +1,5 @@
-"""A call of another process: what it asked for, whether this process can stand in for it, and
-this process with its streams, folder, environment and umask meanwhile.
+"""A call of another process: what it asked for, whether this process can do it, and this process
+with its streams, folder, environment and umask meanwhile.
 
 What the caller is allowed is read from the kernel, not from its message: a call from a container,
 with other limits, other cores or another user is refused, because its results or its costs would
@@ -50,7 +50,7 @@ class Call:
     connection: socket.socket
     process: int
     do: str
-    program: Sequence[str]
+    program: Mapping[str, str]
     words: Sequence[str] = ()
     name: str = ""
     environment: Mapping[str, str] | None = None
@@ -71,9 +71,9 @@ class Call:
         first, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, DESCRIPTORS)
         try:
             data = parse_json(next(resident.lines(connection, first), ""))
-            texts = [*data["program"], *data.get("words", ()), data.get("name", ""), data["do"]]
-            environment = data.get("environment", {})
-            texts += [*environment, *environment.values()]
+            texts = [*data.get("words", ()), data.get("name", ""), data["do"]]
+            for mapping in (data["program"], data.get("environment", {})):
+                texts += [*mapping, *mapping.values()]
             if not all(isinstance(one, str) and "\0" not in one for one in texts):
                 raise ValueError("not text")
             if data["do"] == "predict" and len(descriptors) != DESCRIPTORS:
@@ -169,7 +169,7 @@ class Program:
         started: the time, in seconds.
     """
 
-    parts: Sequence[str]
+    parts: Mapping[str, str]
     circumstances: Mapping[str, Any]
     variables: Mapping[str, str]
     folders: Mapping[str, int]
@@ -198,19 +198,20 @@ class Program:
         return newest < self.started and _folders() == self.folders
 
     def refusal(self, call: Call) -> str:
-        """Why this process cannot stand in for that of a call; "" if it can."""
-        if list(call.program) != list(self.parts):
-            return f"it runs another version or installation of delineate ({self.parts[0]})"
+        """Why this process cannot do the work of a call; "" if it can."""
         try:
             found = circumstances(call.process)
         except (OSError, ValueError):
             return "its process cannot be compared with this one"
-        if other := [name for name in found if found[name] != self.circumstances[name]]:
-            return f"it was started with another {', another '.join(other)}"
         asked = resident.at_start(call.environment or {})
-        names = sorted({*asked, *self.variables})
-        if other := [name for name in names if asked.get(name) != self.variables.get(name)]:
-            return f"it was started with another {', another '.join(other)}"
+        for own, other in (
+            (self.parts, call.program),
+            (self.circumstances, found),
+            (self.variables, asked),
+        ):
+            names = sorted({*own, *other})
+            if unequal := [name for name in names if own.get(name) != other.get(name)]:
+                return f"it has not the same {', '.join(unequal)}"
         return ""
 
 

@@ -20,8 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import Any
 
@@ -30,7 +29,7 @@ from ...core.inputs import parse_json
 from ...core.machine import memory_bytes
 from ...core.progress import Say, unsaid
 from ...core.words import data_size, duration
-from ...execution import resident
+from ...execution import claims, resident
 from ...execution.stopping import STOPPING, StopSignal
 from ..options import ServeOptions
 from ..predict.kept import Kept, keeping
@@ -40,6 +39,8 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # calls in the queue
 MEMORY_SHARE = 0.25  # of the machine's memory, unless a limit is given
+UNFORESEEN = 70  # exit code
+LEFT_S = 20.0  # until threads of a call that a signal has ended have ended too
 STOPPED_S = 5.0  # until an engine that is asked to stop has removed its socket
 Run = Callable[[Sequence[str], str], int]  # words of a command line, and name of the program
 _running: Resident | None = None
@@ -198,7 +199,7 @@ class Resident:
         """What ``status`` shows."""
         return {
             "process": os.getpid(),
-            "version": self._program.parts[0],
+            "version": self._program.parts["version"],
             "socket": resident.socket_path(),
             "models": self._kept.names(),
             "calls": self._calls,
@@ -220,15 +221,23 @@ class Resident:
         with self._guard:
             self._at_work, self._forwarded = call, 0
         threading.Thread(target=self._follow, args=(call, main), daemon=True).start()
+        before = set(threading.enumerate())
         try:
             _reset_peak()
             with in_place_of(call):
-                code = self._run(call.words, call.name)
+                try:
+                    code = self._run(call.words, call.name)
+                finally:
+                    self._settle()
+                    if self._forwarded:
+                        self._clear(before)
         except Declined:
             call.answer(resident.REFUSED)
             return
         except (OSError, StopIteration):  # the process has ended
             return
+        except StopSignal as stop:  # outside the call itself
+            code = 128 + stop.number
         finally:
             self._settle()
         number = code - 128
@@ -258,6 +267,25 @@ class Resident:
         if self._forwarded:
             with contextlib.suppress(StopSignal):
                 time.sleep(0.001)
+
+    def _clear(self, before: Set[threading.Thread]) -> None:
+        """Let the threads of a call end that a signal may have ended anywhere, and release its
+        claims, while this process is in its place. Else this process ends.
+        """
+        claims.release_left()
+        gc.collect()  # pools without an owner end their threads
+        # Pools without a name of ours only read.
+        threads = [
+            thread
+            for thread in set(threading.enumerate()) - before
+            if not thread.name.startswith("ThreadPoolExecutor")
+        ]
+        until = time.monotonic() + LEFT_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            self.__exit__(None, None, None)
+            os._exit(UNFORESEEN)
 
     def _make_room(self) -> None:
         gc.collect()
