@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from delineate.cli.exits import exit_codes
+from delineate.execution.stopping import StopSignal
+
 # The program; it prints a line once it handles signals. Before that Python itself answers them.
 PROGRAM = """
 from delineate.cli import main
@@ -83,3 +86,13 @@ def test_workers_do_not_answer_ctrl_c_themselves(delay_s):
     process = _begun(POOL)
     time.sleep(delay_s)
     assert _after(process, signal.SIGINT) == (130, "stopped; finished work is kept\n")
+
+
+def test_a_signal_that_an_extension_turns_into_another_error_is_one():
+    with pytest.raises(SystemExit) as end, exit_codes():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except StopSignal:
+            raise ImportError("initialization failed") from None
+    assert end.value.code == 128 + signal.SIGTERM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -123,23 +124,28 @@ def test_what_differs_between_the_processes_is_named(place):
     assert done.returncode == 99 and b"the same limits" in done.stderr
 
 
-def test_ctrl_c_ends_the_call_and_not_the_engine(place):
+@pytest.mark.parametrize(
+    "delays_s",
+    [(0.0, 0.1), pytest.param([n * 0.01 for n in range(40)], marks=pytest.mark.rounds)],
+)
+def test_ctrl_c_ends_the_call_and_not_the_engine(place, delays_s):
     # Large enough to be at work for seconds.
     voxels = np.random.default_rng(0).integers(0, 90, (128, 128, 160), np.uint8)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), place / "large.nii")
     words = ["predict", "m.model", "large.nii", "-o", "stopped"]
-    for number in (signal.SIGINT, signal.SIGKILL):
+    for number, delay_s in itertools.zip_longest((signal.SIGKILL,), delays_s):
         caller = subprocess.Popen(
             [sys.executable, "-c", CALLER, *words], cwd=place, stderr=subprocess.PIPE
         )
         while not (place / "stopped/running.json").exists():
             assert caller.poll() is None
             time.sleep(0.01)
-        caller.send_signal(number)
+        time.sleep(delay_s)
+        caller.send_signal(number or signal.SIGINT)
         errors = caller.communicate(timeout=30)[1]
-        assert caller.returncode == (130 if number == signal.SIGINT else -number), errors
+        assert caller.returncode == (-number if number else 130), errors
         assert b"Traceback" not in errors
-        assert number != signal.SIGINT or b"stopped; finished work is kept" in errors
+        assert number or b"stopped; finished work is kept" in errors
         while (found := status()) is not None and found["busy"]:
             time.sleep(0.01)
         assert found is not None

@@ -50,6 +50,20 @@ def test_a_killed_process_holds_nothing(path):
     assert not list(path.parent.iterdir())
 
 
+def test_a_process_of_which_only_the_exit_code_is_left_holds_nothing(path):
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    assert path.exists() and holder_of(path) == ""
+    process.wait()
+
+
+def test_claims_that_a_signal_left_are_released(path):
+    left = claimed(path)
+    left.__enter__()
+    claims.release_left()
+    assert not path.exists()
+
+
 def test_a_process_with_the_number_of_the_killed_one_is_not_it(path):
     with claimed(path):
         content = json.loads(path.read_text())

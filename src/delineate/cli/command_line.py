@@ -356,8 +356,12 @@ def _program() -> Callable[[Sequence[str], str], int]:
     """
     import typer.main
 
+    from ..inference import openvino
+
     for name in USED_BY_PREDICT:
         importlib.import_module(name, __package__)
+    if openvino.available():
+        openvino.fast_precision()  # which loads its libraries
     command = typer.main.get_command(app)
 
     def run(words: Sequence[str], name: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import typer.core
 
 from ..core.errors import BundleError, DelineateError, TrainingError
-from ..execution.stopping import StopSignal, stoppable
+from ..execution.stopping import StopSignal, last_raised, stoppable
 from . import terminal
 
 UNUSABLE, UNUSABLE_MODEL, UNFORESEEN = 2, 3, 70
@@ -44,6 +44,7 @@ class Commands(typer.core.TyperGroup):
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
     """Run the block, and end the process with the exit code of the error that it raises."""
+    last_raised()
     try:
         with stoppable(terminal.say):
             yield from _flushed()
@@ -58,6 +59,9 @@ def exit_codes() -> Iterator[None]:
             terminal.fail("stopped; finished work is kept")
         sys.exit(128 + stop.number)
     except Exception as error:
+        if (number := last_raised()) is not None:
+            terminal.fail("stopped; finished work is kept")
+            sys.exit(128 + number)
         terminal.fail(_unforeseen(error))
         sys.exit(UNFORESEEN)
     finally:

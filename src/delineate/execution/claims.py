@@ -101,11 +101,12 @@ def release_left() -> None:
 
 
 def _release(token: str) -> None:
-    claim, done = _OWN[token]
+    claim, done = _OWN.pop(token, (None, None))
+    if claim is None or done is None:
+        return
     done.set()
     if claim.is_held():
         claim.path.unlink(missing_ok=True)
-    del _OWN[token]
 
 
 def holder_of(path: str | Path) -> str:

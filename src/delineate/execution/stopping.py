@@ -39,6 +39,7 @@ class _Requests:
 
     def __init__(self) -> None:
         self.noted: int | None = None
+        self.raised: int | None = None
         self.deferring = False
         self.announce: Callable[[str], None] = lambda text: None
 
@@ -47,7 +48,7 @@ class _Requests:
             self.noted = number
             self.announce("stopping at the next step; a second signal stops at once")
             return
-        self.noted = None
+        self.noted, self.raised = None, number
         _restore()
         raise StopSignal(number)
 
@@ -59,6 +60,17 @@ class _Requests:
 
 
 _requests = _Requests()
+
+
+def last_raised() -> int | None:
+    """The number of the signal that was raised since the last call of this function; None if there
+    was none. Code in C, such as an extension that is being imported, may turn it into another
+    error.
+    """
+    number, _requests.raised = _requests.raised, None
+    return number
+
+
 _before: dict[int, object] = {}
 
 

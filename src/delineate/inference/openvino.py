@@ -68,15 +68,23 @@ class Graph:
         # Several windows are in flight at once; a request is reused when its window is finished.
         given = np.ascontiguousarray(arrays.to_numpy(x))
         out = np.empty((len(x), *self._shape), np.float32)
-        for n in range(len(x)):
-            request = self._requests[n % len(self._requests)]
-            request.wait()
-            request.set_input_tensor(openvino.Tensor(given[n : n + 1], shared_memory=True))
-            request.set_output_tensor(openvino.Tensor(out[n : n + 1], shared_memory=True))
-            request.start_async()
+        try:
+            for n in range(len(x)):
+                request = self._requests[n % len(self._requests)]
+                request.wait()
+                request.set_input_tensor(openvino.Tensor(given[n : n + 1], shared_memory=True))
+                request.set_output_tensor(openvino.Tensor(out[n : n + 1], shared_memory=True))
+                request.start_async()
+            self._wait()
+        except BaseException:
+            # A signal, anywhere: the arrays must exist until the requests have ended.
+            self._wait()
+            raise
+        return arrays.like(x, out)
+
+    def _wait(self) -> None:
         for request in self._requests:
             request.wait()
-        return arrays.like(x, out)
 
 
 def compiled(

@@ -18,6 +18,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -221,7 +222,7 @@ class Resident:
         with self._guard:
             self._at_work, self._forwarded = call, 0
         threading.Thread(target=self._follow, args=(call, main), daemon=True).start()
-        before = set(threading.enumerate())
+        before, modules = set(threading.enumerate()), len(sys.modules)
         try:
             _reset_peak()
             with in_place_of(call):
@@ -243,6 +244,8 @@ class Resident:
         number = code - 128
         if self._forwarded:
             code = 128 + self._forwarded if number > 0 else code
+            if len(sys.modules) != modules:  # some may be half loaded
+                self._ending = "a call was stopped while it loaded modules"
         elif number in [getattr(signal, name) for name in STOPPING]:
             raise StopSignal(number)
         call.answer(resident.CODE, code)
