@@ -248,8 +248,7 @@ def in_place_of(call: Call) -> Iterator[None]:
         _use(own)
         for number in own:
             os.close(number)
-        sys.stdin, sys.stdout, sys.stderr = streams
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
+        _set(streams)
         _use_environment(environment)
         os.umask(mask)
         os.chdir("/")
@@ -277,7 +276,6 @@ def _use_environment(variables: Mapping[str, str]) -> None:
 def _open_streams(like: Sequence[Any]) -> None:
     """New text streams, as Python opens them at its start."""
     reading = io.BufferedReader(io.FileIO(0, "r", closefd=False))
-    sys.stdin = io.TextIOWrapper(reading, like[0].encoding, like[0].errors)
     writing = [
         io.TextIOWrapper(
             io.BufferedWriter(io.FileIO(number, "w", closefd=False)),
@@ -287,5 +285,10 @@ def _open_streams(like: Sequence[Any]) -> None:
         )
         for number, stream in ((1, like[1]), (2, like[2]))
     ]
-    sys.stdout, sys.stderr = writing
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, *writing  # type: ignore[misc]
+    _set([io.TextIOWrapper(reading, like[0].encoding, like[0].errors), *writing])
+
+
+def _set(streams: Sequence[Any]) -> None:
+    sys.stdin, sys.stdout, sys.stderr = streams
+    for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        setattr(sys, f"__{name}__", stream)
