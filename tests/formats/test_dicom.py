@@ -5,6 +5,9 @@ many vendors.
 from __future__ import annotations
 
 import shutil
+import time
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -15,7 +18,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from delineate.core.errors import FormatError, GeometryError
 from delineate.core.grid import Grid
 from delineate.core.manifest import Source
-from delineate.formats import dicom, files
+from delineate.formats import dicom, disk, files
+from delineate.formats.dicom.find import STILL_NS
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FLIP = np.diag([-1.0, -1.0, 1.0])
@@ -376,3 +380,24 @@ def test_objects_without_images_are_left_out_and_named(real_data):
     assert [what for _, what in others] == ["RTSTRUCT"] * 3
     with pytest.raises(FormatError, match=r"without images \(RTSTRUCT\)"):
         files.read(real_data / "sarcoma/dicom/STS_008/CT/mask")
+
+
+def test_a_run_opens_each_file_for_its_header_and_for_its_pixels(
+    tmp_path, upright, numbered, monkeypatch
+):
+    paths = write_series(tmp_path, numbered, upright)
+    time.sleep(2 * STILL_NS / 1e9)  # files that were just written are read again
+    opened, counts = disk.opened, Counter()
+
+    def counted(path):
+        counts[Path(path).name] += 1
+        return opened(path)
+
+    monkeypatch.setattr(disk, "opened", counted)
+    for _ in range(3):
+        assert len(dicom.find_series(tmp_path)) == 1
+    (series,) = dicom.find_series(tmp_path)
+    first = dicom.read_series(series)
+    assert set(counts.values()) == {2}
+    change(paths[0], RescaleIntercept="5")  # a file that changes is read again
+    assert not np.array_equal(files.read(tmp_path).array, first.array)

@@ -126,12 +126,12 @@ class Tree:
         """Whether DICOM files are directly inside; reads the first three candidates."""
         key = os.fspath(folder)
         if key not in self._dicom:
-            self._dicom[key] = any(map(has_dicom_mark, self._may_be_dicom(folder)[:3]))
+            self._dicom[key] = any(map(has_dicom_mark, self.may_be_dicom(folder)[:3]))
         return self._dicom[key]
 
     def dicom_files(self, folder: Path) -> list[Path]:
         """The DICOM files directly inside, in natural order; reads the start of each candidate."""
-        return [path for path in self._may_be_dicom(folder) if has_dicom_mark(path)]
+        return [path for path in self.may_be_dicom(folder) if has_dicom_mark(path)]
 
     def dicom_archives(self, folder: Path) -> list[Path]:
         """The archives of DICOM files directly inside, in natural order."""
@@ -146,7 +146,7 @@ class Tree:
         """All series in a folder and below."""
         return self.dicom_objects(folder)[0]
 
-    def _may_be_dicom(self, folder: Path) -> list[Path]:
+    def may_be_dicom(self, folder: Path) -> list[Path]:
         """Files without a known extension; DICOMDIR is an index, not an image."""
         return [
             folder / n

@@ -58,7 +58,7 @@ def of_dicom_labels(tree: Tree, root: Path) -> Draft | None:
     below = list(_folders(tree, root, DEEPEST))
     folders = [folder for folder in below if tree.is_dicom(folder)]
     archives = [path for folder in below for path in tree.dicom_archives(folder)]
-    files = (path for folder in folders for path in tree.dicom_files(folder))
+    files = (path for folder in folders for path in tree.may_be_dicom(folder))
     if not any(map(_may_be_label, chain(files, chain.from_iterable(map(members, archives))))):
         return None
     places = [*folders, *archives]

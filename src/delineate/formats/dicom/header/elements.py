@@ -71,6 +71,27 @@ class Stored:
     syntax: str  # UID of the transfer syntax
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """What reading the pixels of a file needs of its header, so that it is read once; numbers are
+    None if they are not stated.
+
+    ``nbytes`` is that of the file when its header was read; None if it is not known.
+    """
+
+    stored: Stored | None
+    is_inflated: bool
+    nbytes: int | None
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    signed: int | None  # PixelRepresentation
+    allocated: int | None
+    bits: int | None
+    high: int | None
+
+
 class _Value(NamedTuple):
     """An element that was asked for by its tag."""
 
@@ -96,7 +117,7 @@ class Header:
     """
 
     def __init__(self, file: IO[bytes], nbytes: int | None, path: Path | None = None):
-        self._path, self._inflated = path, b""
+        self._path, self._nbytes, self._inflated = path, nbytes, b""
         self._elements: dict[int, _Element] = {}
         self._order, self.damage = "<", ""
         self.stored: Stored | None = None
@@ -150,6 +171,15 @@ class Header:
     def keys(self) -> Iterator[int]:
         """The tags."""
         return iter(self._elements)
+
+    def pixels(self) -> Pixels:
+        """What reading the pixels needs."""
+        names = ("PixelRepresentation", "BitsAllocated", "BitsStored", "HighBit")
+        signed, allocated, bits, high = (_whole(self.get(name)) for name in names)
+        counts = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
+        rows, columns, frames, samples = (_whole(self.get(name)) or 1 for name in counts)
+        place = self.stored, self.is_inflated, self._nbytes
+        return Pixels(*place, rows, columns, frames, samples, signed, allocated, bits, high)
 
     def as_dataset(self) -> Any:
         """All elements as pydicom's ``Dataset``."""
@@ -259,6 +289,11 @@ class Header:
         encodings = convert_encodings([sets] if isinstance(sets, str) else list(sets))
         dataset.set_original_encoding(not is_explicit, is_little, encodings)
         return dataset
+
+
+def _whole(value: Any) -> int | None:
+    """A number; None of anything else."""
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 _WARNINGS = threading.Lock()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ....core.errors import FormatError, GeometryError
 from ... import archive
 from ...disk import HEAD_BYTES, told
 from . import nuclear
-from .elements import DEFLATED, ELSEWHERE, VRS, Header
+from .elements import DEFLATED, ELSEWHERE, VRS, Header, Pixels
 from .enhanced import Frame, flattened, frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of
 from .marks import Marks, marks_of, number, numbers, text
@@ -95,6 +95,8 @@ class Plane:
     is_projection: bool = False  # of nuclear medicine, see ``nuclear``
     in_patient: bool = True  # whether positions are those of the patient, or of the volume alone
     overruled: tuple[str, ...] = ()  # attributes of the file that its frames state differently
+    pixels: Pixels | None = field(default=None, compare=False)
+    stated: Mapping[str, Any] = field(default_factory=dict, compare=False)  # ``values.stated``
 
     @property
     def thickness(self) -> float:
@@ -299,6 +301,7 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             marks=marks_of(dataset, kind),
             units=_units(dataset),
             unread=_unread(dataset),
+            pixels=dataset.pixels(),
         )
         if uid := text(dataset, PART[0]):
             first, second, third = (number(dataset, name) for name in PART[1:])

@@ -23,10 +23,10 @@ from ... import apart, raster
 from ...disk import told
 from ..doubts import doubts_about
 from ..geometry import layout, tilt_of
-from ..header.elements import Header
-from ..header.file import Plane, Series, lenient, open_dataset, read_header
+from ..header.elements import Pixels
+from ..header.file import Plane, Series, lenient, open_dataset
 from .pixels import is_plain, plain_frames
-from .stated import merged, padding_of, stated_in
+from .stated import merged, padding_of
 from .suv import as_suv
 
 # Plug-ins of pydicom in the order in which they are tried. Those of the core come first, so that
@@ -163,7 +163,7 @@ def _dtype(ordered: Sequence[Plane]) -> type[np.generic]:
     return np.int32 if low >= -(2**31) and high < 2**31 else np.float32
 
 
-def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[dict[str, Any]]:
+def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[Mapping[str, Any]]:
     """Write the values of all planes to their places in ``array``, several files at a time; returns
     what the headers state about them.
     """
@@ -190,28 +190,29 @@ def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[dict[str, Any
             raise
 
 
-def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> dict[str, Any]:
-    """Read a file, and write the values of its planes to their places in ``array``; returns what
-    its header states about them.
+def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> Mapping[str, Any]:
+    """Write the values of the planes of a file to their places in ``array``; returns what its
+    header states about them.
     """
     with told(path, "DICOM image"):
-        header = read_header(path)
-        if header is None or (header.stored is None and not header.is_inflated):
+        first = next(iter(planes.values()))
+        stored = first.pixels
+        if stored is None or (stored.stored is None and not stored.is_inflated):
             raise FormatError("a DICOM image without pixel data")
         frames = sorted({one.frame or 0 for one in planes.values()})
-        for frame, pixels in zip(frames, _frames(path, header, frames), strict=True):
+        for frame, pixels in zip(frames, _frames(path, stored, frames), strict=True):
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
                     _rescale(_cut(pixels, one), one, array[k])
-        return stated_in(header)
+        return first.stated
 
 
-def _frames(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+def _frames(path: Path, header: Pixels, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
     in a child process.
     """
     if is_plain(header):
-        above, unused = unused_bits(header)
+        above, unused = _spare_bits(header.allocated, header.bits, header.high)
         for pixels in plain_frames(path, header, frames):
             yield _masked(pixels, above, unused) if above or unused else pixels
         return
@@ -220,7 +221,7 @@ def _frames(path: Path, header: Header, frames: Sequence[int]) -> Iterator[NDArr
         for frame in frames:
             yield _decoded(dataset, frame)
         return
-    nbytes = header.Rows * header.Columns * 4
+    nbytes = header.rows * header.columns * 4
     refuse_large(nbytes, header.stored.held)
     # A call returns frames of about as many bytes.
     step = max(1, BYTES_A_CALL // nbytes)
@@ -363,11 +364,16 @@ def unused_bits(dataset: Any) -> tuple[int, int]:
     Raises:
         FormatError: the header contradicts itself.
     """
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    below = int(dataset.get("HighBit", stored - 1)) + 1 - stored
-    if below < 0 or below + stored > allocated:
-        raise FormatError(f"HighBit {dataset.HighBit} does not fit {stored} of {allocated} bits")
-    return allocated - stored - below, below
+    return _spare_bits(dataset.BitsAllocated, dataset.BitsStored, dataset.get("HighBit"))
+
+
+def _spare_bits(allocated: Any, bits: Any, high: Any) -> tuple[int, int]:
+    """``unused_bits`` of the values of the header; ``high`` may be None."""
+    allocated, bits = int(allocated), int(bits)
+    below = (bits - 1 if high is None else int(high)) + 1 - bits
+    if below < 0 or below + bits > allocated:
+        raise FormatError(f"HighBit {high} does not fit {bits} of {allocated} bits")
+    return allocated - bits - below, below
 
 
 def _masked(pixels: NDArray[Any], above: int, below: int) -> NDArray[Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from ..header.file import Plane
@@ -41,7 +42,7 @@ def stated_in(dataset: Any) -> dict[str, Any]:
 def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all headers of a volume state alike, in ``meta``; a note of some has their number."""
     first = stated[0]
-    found = {k: v for k, v in first.items() if all(one.get(k) == v for one in stated)}
+    found = {k: deepcopy(v) for k, v in first.items() if all(one.get(k) == v for one in stated)}
     counts = Counter(note for one in stated for note in one.get("notes", ()))
     notes = [
         note if count == len(stated) else f"{count} of {len(stated)} files: {note}"
