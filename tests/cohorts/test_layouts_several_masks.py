@@ -250,3 +250,14 @@ def test_array_stacks_in_folders_for_images_and_for_masks(tmp_path):
     assert len(found.manifest) == 40 and len(found.manifest.channels) == 3
     assert len(found.manifest.labels) == 2  # the last channel is the background of the others
     assert says(found, "siblings", "Fold 1 (20), Fold 2 (20)")
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_arrays_with_as_many_modalities_as_one_hot_classes(tmp_path, channels_first):
+    truth = np.resize(np.arange(4), (2, 5, 7, 6))
+    arrays = noise(0, (2, 5, 7, 6, 4)), np.eye(4, dtype=np.uint8)[truth]
+    for name, array in zip(("images", "labels"), arrays, strict=True):
+        np.save(tmp_path / f"{name}.npy", np.moveaxis(array, -1, 1) if channels_first else array)
+    manifest = found_in(tmp_path, "array-stacks").manifest
+    assert len(manifest.channels) == 4 and len(manifest.labels) == 3
+    assert np.array_equal(read_label(manifest.cases[1], manifest).array, truth[1])

@@ -210,8 +210,10 @@ def _channel_axes(
     last, first = (one[:-1], other[:-1]), (one[1:], other[1:])
     if one == other:
         # An axis of size 1 is one of channels, as some libraries need it; three at the end are
-        # colours.
+        # colours; of four axes the shorter end has the channels, and the classes of a mask.
         at = len(one) - 1 if one[-1] in (1, COLOURS) else 0 if one[0] == 1 else None
+        if at is None and len(one) == 4:
+            at = 0 if one[0] < one[-1] else 3
         return (at, at) if len(one) > 2 else (None, None)
     if len(one) == len(other) and len(one) > 2:
         if last[0] == last[1]:

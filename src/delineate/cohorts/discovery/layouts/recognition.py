@@ -321,11 +321,12 @@ def _descend(tree: Tree, root: Path, tiers: Sequence[Sequence[str]]) -> Draft:
     """
     found = _below(tree, root, tiers, DEEPEST)
     if not found:
-        of_arrays = f"{ARRAYS_NEED}; " if first_array(root) else ""
+        # A draft is made of files with geometry.
+        how = f"`delineate check {root} --draft FILE` writes a first one"
         raise LayoutError(
             f"the layout was not recognised; {_content(tree, root)}. Describe it in a short YAML "
-            f"file: `delineate check {root} --draft FILE` writes a first one; "
-            f"{of_arrays}docs/reference/layouts.md lists the known layouts",
+            f"file: {ARRAYS_NEED if first_array(root) else how}; "
+            "docs/reference/layouts.md lists the known layouts",
             path=root,
         )
     siblings = siblings_of(root, found)
