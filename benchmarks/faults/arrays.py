@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .made import BASE, MB, add, edited, inflating
+from .made import BASE, MB, add, crc_through_zeros, edited, inflating
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -82,9 +82,7 @@ def _bomb(path: Path) -> None:
     """An archive of one array of zeros (APPNOTE.TXT, sections 4.3.7 and 4.3.12)."""
     head = _head("(1024, 1024, 2000)", "'|u1'")
     packed = inflating(head, 2000, "deflate")
-    check = zlib.crc32(head)
-    for _ in range(2000):
-        check = zlib.crc32(bytes(MB), check)
+    check = crc_through_zeros(zlib.crc32(head), 2000)
     size = len(head) + 2000 * MB
     facts = struct.pack("<5H3I2H", 20, 0, 8, 0, 0x21, check, len(packed), size, 5, 0)
     local = b"PK\x03\x04" + facts + b"a.npy" + packed

@@ -7,6 +7,8 @@ docs/reference/damaged-files.md states.
 
 from __future__ import annotations
 
+import functools
+import operator
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,7 @@ BOX[5:16, 4:13, 2:14] = 1
 SPACING_MM = (2.0, 2.0, 3.0)
 AFFINE = np.diag([*SPACING_MM, 1.0])
 MB = 1 << 20
+ONES, ADLER = 0xFFFFFFFF, 65521  # of the checksums of gzip and zlib
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,21 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
 
 
+@functools.cache
+def _bits_through_a_megabyte() -> tuple[int, ...]:
+    """What each bit of the register of a CRC becomes by a megabyte of zeros."""
+    return tuple(zlib.crc32(bytes(MB), (1 << n) ^ ONES) ^ ONES for n in range(32))
+
+
+def crc_through_zeros(check: int, megabytes: int) -> int:
+    """The CRC ``check`` continued by zeros, which are not read: the register is linear."""
+    register = check ^ ONES
+    for _ in range(megabytes):
+        bits = (one for n, one in enumerate(_bits_through_a_megabyte()) if register >> n & 1)
+        register = functools.reduce(operator.xor, bits, 0)
+    return register ^ ONES
+
+
 def inflating(head: bytes, megabytes: int, form: str = "gzip") -> bytes:
     """``head`` and zeros, compressed to a thousandth: "gzip", "zlib" or "deflate"."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -90,11 +108,10 @@ def inflating(head: bytes, megabytes: int, form: str = "gzip") -> bytes:
     data = start + megabytes * block + packer.flush()
     if form == "deflate":
         return data
-    check = zlib.crc32 if form == "gzip" else zlib.adler32
-    total = check(head)
-    for _ in range(megabytes):
-        total = check(bytes(MB), total)
     if form == "zlib":
+        low, high = zlib.adler32(head) & 0xFFFF, zlib.adler32(head) >> 16
+        total = (high + megabytes * MB * low) % ADLER << 16 | low
         return b"\x78\xda" + data + struct.pack(">I", total)
+    total = crc_through_zeros(zlib.crc32(head), megabytes)
     size = (len(head) + megabytes * MB) % 2**32
     return b"\x1f\x8b\x08" + bytes(7) + data + struct.pack("<2I", total, size)
