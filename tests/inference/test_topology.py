@@ -64,6 +64,14 @@ def test_weights_are_not_stored_twice(model):
     assert large <= set(names) and len(text) < 20_000
 
 
+def test_a_network_is_traced_once(model, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("traced again")
+
+    monkeypatch.setattr(compiled, "converted", refuse)
+    assert with_topology(model).members[0].graph == model.members[0].graph
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -309,7 +309,8 @@ def keep_graphs(bundle: Bundle, graphs: Path) -> None:
 
 def with_topology(bundle: Bundle) -> Bundle:
     """The model with the topology of every network (see ``topology``), so that it predicts where no
-    torch is installed; networks that OpenVINO does not support have none.
+    torch is installed; networks that have one keep it, and those that OpenVINO does not support
+    have none.
     """
     if not compiled.available():
         return bundle
@@ -317,6 +318,9 @@ def with_topology(bundle: Bundle) -> Bundle:
 
     by_name, members = bundle.plan.named_views(), []
     for member in bundle.members:
+        if member.graph:
+            members.append(member)
+            continue
         whole = bundle.plan.low_resolution if member.first_stage else bundle.plan
         assert whole is not None  # a plan with members of a first stage has one
         plan = whole.seen(by_name[member.view]) if member.view else whole

@@ -73,10 +73,15 @@ class ModelFile:
             for key, member in self._members.items()
         }
 
-    def save(self, is_final: bool = False) -> None:
-        """Write the model as it is now; a final one with what it needs to predict without torch."""
+    def complete(self) -> None:
+        """Add what the networks need to be compiled without torch, or tracing them again."""
+        members = with_topology(Bundle(self.plan, self.members, {})).members
+        self._members = dict(zip(sorted(self._members), members, strict=True))
+
+    def save(self) -> None:
+        """Write the model as it is now."""
         bundle = Bundle(self.plan, self.members, self.card | self._provenance)
-        (with_topology(bundle) if is_final else bundle).save(self.path, overwrite=True)
+        bundle.save(self.path, overwrite=True)
 
 
 def _provenance(planned: PlannedRun) -> dict[str, Any]:

@@ -304,6 +304,7 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
         limited = run.request.budget_s is not None
         deadline = time.monotonic() + max(1.0, share) if limited else None
         sound.for_work(partial(_fit, planned, model, job, deadline))
+    model.complete()
     sound.for_work(lambda: _choose_prediction(planned, model, reserve.postprocess_s))
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
     verdict = judging.verdict_of(planned, model.card, scores)
@@ -668,7 +669,7 @@ def _finish(
         "seconds": round(run.clock.elapsed_s, 1),
         "peak_memory_mb": predict_step.peak_memory_mb(),
     }
-    model.save(is_final=True)
+    model.save()
     bundle = Bundle.load(run.model)
     keep_graphs(bundle, graphs_beside(run.model))
     run.save_json("card.json", bundle.card | recorded | {"id": bundle.id, "failed": list(failed)})
