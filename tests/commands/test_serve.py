@@ -175,6 +175,9 @@ def test_the_socket_is_private_and_there_is_one_engine(place, tmp_path, monkeypa
     # The socket of an engine that was killed is replaced; one without calls ends.
     (tmp_path / "delineate").chmod(0o700)
     assert resident.is_there() and resident.connected() is None
+    with Resident(lambda words, name: 0, ServeOptions(memory_bytes=1)) as engine:
+        engine._make_room()
+        engine.serve()  # ends at once, because its memory is above the limit
     said: list[str] = []
     server.serve(ServeOptions(idle_s=0.01), run=lambda words, name: 0, say=said.append)
     assert said[-1].startswith("ended: 0 s") and not resident.is_there()

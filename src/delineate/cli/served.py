@@ -99,6 +99,9 @@ def _started(duration: str) -> tuple[socket.socket, int] | None:
     command = [sys.executable, *flags, "-P", "-m", "delineate", "serve", "--local"]
     try:
         os.makedirs(resident.folder(), 0o700, exist_ok=True)
+        if not resident.is_private(resident.folder()):
+            note = f"no resident engine: others can enter {resident.folder()}"
+            return None
         log = os.open(resident.log_path(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
         note = f"no resident engine: {resident.folder()} cannot be written ({error.strerror})"

@@ -109,7 +109,8 @@ def send(connection: socket.socket, message: str, descriptors: Sequence[int] = (
 
     raw = f"{message}\n".encode("ascii")
     sent = socket.send_fds(connection, [raw], list(descriptors)) if descriptors else 0
-    connection.sendall(raw[sent:])
+    if sent < len(raw):  # nothing is not sent: the other side may have answered, and ended
+        connection.sendall(raw[sent:])
 
 
 def lines(connection: socket.socket, begun: bytes = b"") -> Iterator[str]:

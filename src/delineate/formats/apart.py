@@ -104,6 +104,14 @@ def call(function: str, *arguments: Any, nbytes: int = 0) -> Found:
                 child.end()
 
 
+def end_idle() -> None:
+    """End the children that wait for a call: they have the folder and the environment in which they
+    were started.
+    """
+    while (child := _idle()) is not None:
+        child.end()
+
+
 def _without_credentials() -> dict[str, str]:
     """The environment without what archives accept from this program (``dicom.remote.access``)."""
     return {k: v for k, v in os.environ.items() if not k.startswith("DELINEATE_DICOMWEB_")}

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import Any
 
+from ... import formats
 from ...core.errors import OutputError, UsageError
 from ...core.inputs import parse_json
 from ...core.machine import memory_bytes
@@ -32,6 +33,7 @@ from ...core.progress import Say, unsaid
 from ...core.words import data_size, duration
 from ...execution import claims, resident
 from ...execution.stopping import STOPPING, StopSignal
+from ...formats import apart
 from ..options import ServeOptions
 from ..predict.kept import Kept, keeping
 from .calls import Call, Program, in_place_of, silence
@@ -71,6 +73,7 @@ class Resident:
         self._at_work: Call | None = None
         self._forwarded = 0
         self._calls = 0
+        self._place: tuple[str, os.stat_result] | None = None
         self._ending = ""
 
     def __enter__(self) -> Resident:
@@ -226,6 +229,7 @@ class Resident:
         try:
             _reset_peak()
             with in_place_of(call):
+                self._enter_folder()
                 try:
                     code = self._run(call.words, call.name)
                 finally:
@@ -249,6 +253,19 @@ class Resident:
         elif number in [getattr(signal, name) for name in STOPPING]:
             raise StopSignal(number)
         call.answer(resident.CODE, code)
+
+    def _enter_folder(self) -> None:
+        """Forget what was kept by relative paths, if the folder is not that of the last call."""
+        place, before = (os.getcwd(), os.stat(".")), self._place
+        self._place = place
+        if before and before[0] == place[0] and os.path.samestat(before[1], place[1]):
+            return
+        apart.end_idle()
+        for name, module in tuple(sys.modules.items()):
+            if name.startswith(formats.__name__):
+                for one in tuple(vars(module).values()):
+                    if hasattr(one, "cache_clear"):
+                        one.cache_clear()
 
     def _follow(self, call: Call, main: int) -> None:
         """Pass the signals of a call on to the main thread, in which it runs."""
