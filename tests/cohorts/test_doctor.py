@@ -9,7 +9,8 @@ import pytest
 from tests.cohorts.imitate import AFFINE, SHAPE, box, dicom_series, nifti, noise
 
 from delineate.cohorts.checks import doctor
-from delineate.cohorts.checks.across_cases import check_absent, compare
+from delineate.cohorts.checks.across_cases import compare
+from delineate.cohorts.checks.across_truths import check_absent
 from delineate.cohorts.discovery.layouts import find
 
 SIDED = "labels:\n  left kidney: 1\n  right kidney: 2\n  left lung: 3\n"

@@ -1,13 +1,22 @@
-"""Images that show their own masks, and structures whose order differs between cases."""
+"""What truths show across cases: drawn, shifted and copied masks, orders, channels, resolutions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from delineate.cohorts.checks.across_cases import check_drawn_pattern, check_order
+from delineate.cohorts.checks.across_cases import check_drawn_pattern, check_outliers
+from delineate.cohorts.checks.across_truths import (
+    check_channels,
+    check_order,
+    check_rare,
+    check_same_masks,
+    check_shifted,
+)
+from delineate.cohorts.checks.alignment import fit_of
 from delineate.cohorts.checks.doctor import Examination
-from delineate.cohorts.checks.truths import centres_of, is_drawn, reversed_orders
+from delineate.cohorts.checks.modalities import profiles_of
+from delineate.cohorts.checks.truths import centres_of, content_of, is_drawn, reversed_orders
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
 from delineate.evaluation.training_verdict import StructureFacts, TrainingFacts, judge
@@ -93,5 +102,81 @@ def test_the_verdict_names_both():
     facts = {"structures": (good,), "scored": "test", "cases": 5}
     assert judge(TrainingFacts(**facts)).level == "good"
     assert judge(TrainingFacts(**facts, drawn=finding.message)).level == "not usable"
-    verdict = judge(TrainingFacts(**facts, orders=("head and tail are exchanged",)))
+    verdict = judge(TrainingFacts(**facts, doubts=("head and tail are exchanged",)))
     assert verdict.level == "usable with care" and "exchanged" in verdict.words
+    verdict = judge(TrainingFacts(**facts, copied="one mask", doubts=("one mask",)))
+    assert verdict.level == "not usable" and verdict.words.count("one mask") == 1
+
+
+def test_masks_off_their_edges_are_named_and_others_are_not():
+    def case(n: int, shift: tuple[int, int, int], seen: bool) -> Examination:
+        label = np.pad(truth(n), 7)
+        image = scan(label, n) if seen else scan(0 * label, n)
+        moved = np.roll(label, shift, (0, 1, 2))
+        return Examination(f"c{n}", f"c{n}", labelled=True, fit=fit_of(image, moved))
+
+    far = ((4, -4, 0), (0, 5, 3), (6, 5, 4), (-5, 0, 2))
+    half = [case(n, far[n % 4] if n % 2 else (0, 0, 0), True) for n in range(8)]
+    (finding,) = check_shifted(half)
+    assert finding.data["cases"] == [f"c{n}" for n in range(1, 8, 2)]
+    assert "4 of 8 cases (c1, c3" in finding.message and "c1" not in finding.data["unnamed"]
+    assert not check_shifted([case(n, (0, 0, 0), True) for n in range(8)])
+    # Without edges at the masks nothing is known.
+    assert not check_shifted([case(n, (0, 0, 0), False) for n in range(8)])
+
+
+def test_one_mask_of_several_patients():
+    def case(n: int, mask: int, patient: int) -> Examination:
+        one = content_of(np.pad(truth(mask), ((0, n), (0, 0), (0, 0))))
+        return Examination(f"c{n}", f"p{patient}", sha256=str(n), labelled=True, mask=one)
+
+    assert content_of(np.ones((9, 9, 9), np.uint8)) == content_of(np.zeros((9, 9, 9))) == ""
+    same = [case(n, 5 if n in (2, 4) else 50 * n, n) for n in range(6)]
+    (finding,) = check_same_masks(same)
+    assert finding.data["cases"] == ["c2", "c4"] and "2 of 6 cases" in finding.message
+    assert not check_same_masks([case(n, 5, 0) for n in range(3)])  # scans of one patient
+    person = Finding("c4", "patient", "warning", "", {"patients": ["p2", "p4"]})
+    assert not check_same_masks(same, [person])
+
+
+def test_a_structure_of_one_case():
+    seen = [
+        Examination(f"c{n}", f"c{n}", labelled=True, voxels={1: 9} | ({2: 7} if n == 3 else {}))
+        for n in range(9)
+    ]
+    (finding,) = check_rare(seen, LABELS)
+    assert finding.message.startswith("tail is labelled in 1 of 9 cases (c3), 7 voxels")
+    assert not check_rare(seen[:7], LABELS)
+
+
+def test_exchanged_channels():
+    def case(n: int, order: list[int]) -> Examination:
+        label = truth(n)
+        image = scan(label, n)[0]
+        channels = np.stack([image, 300 - 2 * image, image**2])[order]
+        return Examination(f"c{n}", f"c{n}", profiles=profiles_of(channels, label))
+
+    names = ("T1", "T2", "FLAIR")
+    order = {1: [1, 0, 2], 4: [1, 0, 2], 5: [0, 2, 1]}
+    found = check_channels([case(n, order.get(n, [0, 1, 2])) for n in range(12)], names)
+    assert {tuple(f.data["channels"]): f.data["cases"] for f in found} == {
+        ("T1", "T2"): ["c1", "c4"],
+        ("T2", "FLAIR"): ["c5"],
+    }
+    assert not check_channels([case(n, [0, 1, 2]) for n in range(12)], names)
+
+
+@pytest.mark.parametrize(
+    ("thickness", "odd"),
+    [
+        ([1, 1.02, 1, 1, 1, 4, 4, 4, 4.1, 4], ["c5", "c6", "c7", "c8", "c9"]),
+        ([1, 1, 1, 1, 3, 3, 3, 5, 5, 5], ["c4", "c5", "c6", "c7", "c8", "c9"]),
+        ([1, 1.2, 1.4, 1.6, 2, 2.4, 2.8, 3.2, 4], None),
+        ([1] * 9, None),
+    ],
+)
+def test_groups_of_resolutions(thickness, odd):
+    grids = [Grid((9, 9, 9), np.diag([1, 1, mm, 1.0])) for mm in thickness]
+    found = check_outliers([Examination(f"c{n}", f"c{n}", grid=g) for n, g in enumerate(grids)])
+    spacing = [f for f in found if f.kind == "spacing"]
+    assert [f.data["cases"] for f in spacing] == ([] if odd is None else [odd])

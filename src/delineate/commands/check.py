@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ..cohorts.checks import doctor, repair
-from ..cohorts.checks.across_cases import check_absent, check_order, compare, looks_like_ct
+from ..cohorts.checks.across_cases import compare, looks_like_ct
+from ..cohorts.checks.across_truths import compare_truths
+from ..cohorts.checks.alignment import Fit
 from ..cohorts.checks.copies import Details
 from ..cohorts.discovery.account import FileGroup, account_for
 from ..cohorts.discovery.account import lines as file_lines
@@ -131,14 +133,14 @@ def _examined(
     read = [path for path in (options.description, options.labels, *found.settings) if path]
     groups = account_for(manifest, read)
     manifest = replace(manifest, files=tuple(one.to_json() for one in groups))
+    compared = compare(examinations)
     findings = [
         *found.findings,
         *assumed,
         *failures,
         *(f for e in examinations for f in e.findings),
-        *compare(examinations),
-        *check_absent(examinations, manifest.labels),
-        *check_order(examinations, manifest.labels),
+        *compared,
+        *compare_truths(examinations, manifest, compared),
     ]
     return CheckReport(manifest, _sorted(findings), _without(manifest, findings))
 
@@ -164,7 +166,7 @@ def _refuse_parts(out: str | Path | None, options: CheckOptions) -> None:
 
 def _kept(folder: Path | None) -> Kept:
     """The examinations that shards keep in ``folder``."""
-    classes = (doctor.Examination, doctor.ChannelStatistics, Details, Finding, Grid)
+    classes = (doctor.Examination, doctor.ChannelStatistics, Details, Finding, Fit, Grid)
     return Kept(folder, "examinations.jsonl", classes)
 
 

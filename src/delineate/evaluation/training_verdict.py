@@ -34,6 +34,7 @@ TRANSFER = 2 / 3  # of the skill on training cases, that on other cases must be 
 MOST_FAILED = LEVEL  # of the structures
 IMPROVING = 0.25  # of the error before, that the last third of the steps removed: not converged
 EXCHANGED, PARTLY_EXCHANGED = 0.5, LEVEL  # of the voxels of a pair, those on the other side
+MOST_DOUBTS = 2  # about truths that a verdict repeats
 MOST_NAMED = 4  # structures that a reason names
 DEPENDENT = "training and held-out cases are not independent"
 
@@ -193,8 +194,9 @@ class TrainingFacts:
             on the wrong one.
         sides_in_labels: of the check, a sentence if left and right are exchanged in most truths.
         drawn: of the check, a sentence if most images show their own masks.
-        orders: of the check, a sentence for each pair of structures whose order differs between
-            truths.
+        copied: of the check, a sentence if most truths are one mask.
+        doubts: of the check, a sentence for each finding about the truths or the channels of some
+            cases, such as structures in another order.
         leaks: a clause for each pair of patients that is probably one, on both sides of the split.
         has_budget: whether the run can be extended.
         on_cpu: whether another device may be faster.
@@ -208,7 +210,8 @@ class TrainingFacts:
     exchanged: Mapping[tuple[str, str], float] = field(default_factory=dict)
     sides_in_labels: str = ""
     drawn: str = ""
-    orders: tuple[str, ...] = ()
+    copied: str = ""
+    doubts: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
     has_budget: bool = True
     on_cpu: bool = False
@@ -261,7 +264,10 @@ def _sides(facts: TrainingFacts) -> list[Reason]:
         reasons.append(Reason("labels", facts.sides_in_labels, NOT_USABLE))
     if facts.drawn:
         reasons.append(Reason("drawn", facts.drawn, NOT_USABLE))
-    reasons += [Reason("labels", words, CARE) for words in facts.orders[:1]]
+    if facts.copied:
+        reasons.append(Reason("labels", facts.copied, NOT_USABLE))
+    doubts = [words for words in facts.doubts if words != facts.copied]
+    reasons += [Reason("labels", words, CARE) for words in doubts[:MOST_DOUBTS]]
     for pair, share in facts.exchanged.items():
         words = f"{100 * share:.0f} % of the voxels of {' and '.join(pair)} have the wrong side"
         if share > PARTLY_EXCHANGED:

@@ -12,17 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.labels import LabelSet
 from ...extend.findings import Finding
 from .copies import ScanCopy, find_copies
 from .doctor import Examination
 from .repair import ONE_PATIENT
-from .truths import reversed_orders
 
 RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cases
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
 SMALLEST_MM, LARGEST_MM = 15.0, 2500.0  # longest axis of a scan of a body or a part of it
 TURNED_DEG = 1.0  # smaller angles between copies are errors of the estimate
+# Spacings of one group are within GROUP_RANGE, and those of the next are GROUPS_APART times as large.
+GROUPS_APART, GROUP_RANGE, MOST_GROUPS = 1.5, 1.3, 3
+AXES = ("the left-right axis", "the front-back axis", "the head-feet axis")
 FEW = 8  # outliers are not searched in cohorts with fewer cases
 # DICOM PatientID values that anonymisation leaves behind; they do not identify a patient.
 _ANONYMOUS_IDS = ("anonymous", "anonymized", "anonymised", "anon", "0", "unknown", "none")
@@ -140,27 +141,6 @@ def check_drawn_pattern(all_of: Sequence[Examination]) -> list[Finding]:
         "to read the masks, and find nothing in other scans"
     )
     return [Finding("", "drawn", "warning", message, {"cases": drawn})]
-
-
-def check_order(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
-    """Warn about structures whose order, along a line that most cases share, is the opposite in
-    some. Left and right are judged by ``check_sides``.
-    """
-    names = {label.value: label.name for label in labels}
-    of_case = {e.case: e.centres for e in all_of if e.labelled}
-    found = reversed_orders(of_case, [frozenset(pair) for pair in labels.pairs])
-    findings = []
-    for (one, other), cases in found.items():
-        if one not in names or other not in names:
-            continue
-        with_both = sum(one in of and other in of for of in of_case.values())
-        shown = ", ".join(cases[:4]) + (" ..." if len(cases) > 4 else "")
-        message = (
-            f"{names[one]} and {names[other]} are in the opposite order in {len(cases)} of "
-            f"{with_both} cases ({shown}): their values may be exchanged, or the masks turned"
-        )
-        findings.append(Finding("", "order", "warning", message, {"cases": cases}))
-    return findings
 
 
 def check_duplicates(all_of: Sequence[Examination]) -> list[Finding]:
@@ -296,9 +276,43 @@ def check_outliers(all_of: Sequence[Examination]) -> list[Finding]:
     spacings = {case: np.array(grid.spacing_mm) for case, grid in grids.items()}
     sizes = {case: spacings[case] * grid.shape for case, grid in grids.items()}
     unknown = {e.case for e in all_of if not e.spaced}
-    return _outliers(
-        "spacing", {c: v for c, v in spacings.items() if c not in unknown}
-    ) + _outliers("size", sizes)
+    known = {c: v for c, v in spacings.items() if c not in unknown}
+    by_spacing = _outliers("spacing", known) or _groups(known)
+    return by_spacing + _outliers("size", sizes)
+
+
+def _groups(spacings: Mapping[str, NDArray[np.float64]]) -> list[Finding]:
+    """A finding for each axis along which the spacings (3,) in mm form few groups far apart, with
+    the cases outside the largest one.
+    """
+    if len(spacings) < FEW:
+        return []
+    cases, findings = list(spacings), []
+    named: set[tuple[str, ...]] = set()
+    for axis in range(3):
+        along = np.array([spacings[case][axis] for case in cases])
+        order = np.argsort(along, kind="stable")
+        jumps = np.flatnonzero(along[order][1:] >= GROUPS_APART * along[order][:-1]) + 1
+        groups = [along[part] for part in np.split(order, jumps)]
+        tight = all(group.max() <= GROUP_RANGE * group.min() for group in groups)
+        if not 2 <= len(groups) <= MOST_GROUPS or not tight:
+            continue
+        largest = max(groups, key=len)
+        odd = tuple(
+            case for case, value in zip(cases, along, strict=True) if value not in largest
+        )
+        # One resolution in two axes is one finding.
+        if odd in named:
+            continue
+        named.add(odd)
+        each = ", ".join(f"{np.median(g):.3g} mm in {len(g)}" for g in groups)
+        shown = ", ".join(odd[:12]) + (" ..." if len(odd) > 12 else "")
+        message = (
+            f"the cases have {len(groups)} resolutions along {AXES[axis]}: {each} cases ({shown}); "
+            "all are resampled to one"
+        )
+        findings.append(Finding("", "spacing", "warning", message, {"cases": list(odd)}))
+    return findings
 
 
 def check_extent(all_of: Sequence[Examination]) -> list[Finding]:
@@ -367,25 +381,6 @@ def check_ignored(all_of: Sequence[Examination]) -> list[Finding]:
         "case: they are neither learnt from nor scored"
     )
     return [Finding("", "ignored", "note", words, {"share": share})]
-
-
-def check_absent(all_of: Sequence[Examination], labels: LabelSet) -> list[Finding]:
-    """Warn about structures that no labelled case contains."""
-    labelled = [e for e in all_of if e.labelled]
-    count = {b.name: sum(b.value in e.voxels for e in labelled) for b in labels}
-    # Only structures that are missing in every case are reported; single absences are normal.
-    never = [name for name, n in count.items() if n == 0]
-    if not labelled or not never:
-        return []
-    return [
-        Finding(
-            "",
-            "absent",
-            "warning",
-            f"no case contains {', '.join(never[:8])}{' ...' if len(never) > 8 else ''}",
-            {"names": never},
-        )
-    ]
 
 
 def looks_like_ct(all_of: Sequence[Examination]) -> bool:

@@ -26,10 +26,12 @@ from ...core.volume import Volume
 from ...extend.findings import Finding, Severity
 from ...formats.dicom import tilt_of
 from ..reading import difference, map_label, read_image, read_raw_label
+from .alignment import Fit, fit_of
 from .copies import Details, details_of
+from .modalities import profiles_of
 from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
 from .sides import body_x, wrong_sides
-from .truths import Centres, centres_of, is_drawn
+from .truths import Centres, centres_of, content_of, is_drawn
 
 ROUNDING_MM = 0.01  # grids that differ by at most this are equal
 MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
@@ -76,6 +78,9 @@ class Examination:
             are left out.
         centres: label value -> centroid in RAS+ mm, if the image has a position and structures
             exclude each other.
+        fit: how far the mask follows the edges of the image.
+        mask: hash of the mask's voxels; "" if it is too small or simple to be compared.
+        profiles: of the channels, if there are several (see ``modalities``).
         ignored: number of voxels that are ignored.
         label_grid: the grid of the ground truth.
         findings: the findings of this case.
@@ -95,6 +100,9 @@ class Examination:
     labelled: bool = False
     voxels: dict[int, int] = field(default_factory=dict)
     centres: Centres = field(default_factory=dict)
+    fit: Fit | None = None
+    mask: str = ""
+    profiles: NDArray[np.float64] | None = None
     ignored: int = 0
     label_grid: Grid | None = None
     findings: tuple[Finding, ...] = ()
@@ -240,6 +248,14 @@ def _examine_label(
     if image is not None and image.grid.matches(label.grid):
         checks += check_sides(found, label, image, manifest.labels)
         checks += check_drawn(found, label, image)
+        found = replace(
+            found,
+            fit=fit_of(image.channels_array, label.array),
+            mask=content_of(label.array),
+            profiles=profiles_of(image.channels_array, label.array)
+            if len(image.channels_array) > 1
+            else None,
+        )
         if found.placed and not manifest.labels.overlapping:
             found = replace(found, centres=centres_of(label.array, label.grid))
     return _with(found, checks)

@@ -6,6 +6,7 @@ Works on arrays and on summaries of cases; reads no files.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -65,6 +66,23 @@ def centres_of(label: NDArray[np.integer], grid: Grid) -> dict[int, tuple[float,
         place = grid.to_mm(np.array([[axis[value] / counts[value] for axis in sums]]))[0]
         found[value] = (float(place[0]), float(place[1]), float(place[2]))
     return found
+
+
+def content_of(label: NDArray[np.integer]) -> str:
+    """Hash of a mask (I, J, K) within its bounding box and of its place; "" for one of few voxels,
+    or one that fills its box, which may be equal by chance.
+    """
+    inside = label > 0
+    if int(np.count_nonzero(inside)) < FEWEST_VOXELS:
+        return ""
+    ends = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {n}))) for n in range(3)]
+    low, high = [int(e[0]) for e in ends], [int(e[-1]) + 1 for e in ends]
+    box = label[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    if box.all():
+        return ""
+    digest = hashlib.sha256(str((low, box.shape)).encode())
+    digest.update(np.ascontiguousarray(box, dtype=np.int64).data)
+    return digest.hexdigest()
 
 
 def reversed_orders(

@@ -32,6 +32,8 @@ from ...reporting.reported_run import ReportedRun
 from .planned import NetworkJob, PlannedRun, views_of
 
 BASELINE = "baseline.json"
+COPIED = "same mask"
+DOUBTS = ("order", "shifted", COPIED, "channels")  # findings about truths or channels of some cases
 MOST_CASES = 64  # on each side; more would not change a baseline
 
 
@@ -81,7 +83,8 @@ def verdict_of(planned: PlannedRun, card: Mapping[str, Any], scores: Mapping[str
             exchanged=_exchanged(planned, recorded) if scored else {},
             sides_in_labels=_of_cohort(findings, "side"),
             drawn=_of_cohort(findings, "drawn"),
-            orders=tuple(_unnamed(f) for f in findings if f["kind"] == "order"),
+            copied=next((_unnamed(f) for f in findings if _are_mostly_copied(f)), ""),
+            doubts=tuple(_unnamed(f) for f in findings if f["kind"] in DOUBTS),
             leaks=tuple(_leaks(planned, findings)),
             has_budget=run.request.budget_s is not None,
             on_cpu=choose_device(run.request.device).type == "cpu",
@@ -173,8 +176,16 @@ def _of_cohort(findings: Sequence[Mapping[str, Any]], kind: str) -> str:
     return next((f["message"] for f in findings if f["kind"] == kind and not f["case"]), "")
 
 
+def _are_mostly_copied(finding: Mapping[str, Any]) -> bool:
+    """Whether half of the cases or more have one mask."""
+    data = finding.get("data") or {}
+    return finding["kind"] == COPIED and 2 * len(data.get("cases", ())) >= data.get("of", math.inf)
+
+
 def _unnamed(finding: Mapping[str, Any]) -> str:
     """The sentence of a finding about several cases without their ids."""
+    if unnamed := (finding.get("data") or {}).get("unnamed"):
+        return str(unnamed)
     before, _, rest = str(finding["message"]).partition(" (")
     return before + rest.partition(")")[2]
 
