@@ -21,7 +21,7 @@ RANGE_RATIO = 20.0  # largest plausible ratio between the intensities of two cas
 OUTLIER_Z = 6.0  # robust z score beyond which a spacing or size is an outlier
 SMALLEST_MM, LARGEST_MM = 15.0, 2500.0  # longest axis of a scan of a body or a part of it
 TURNED_DEG = 1.0  # smaller angles between copies are errors of the estimate
-# Spacings of one group are within GROUP_RANGE, and those of the next are GROUPS_APART times as large.
+# Spacings of one group are within GROUP_RANGE, the next group is GROUPS_APART times as coarse.
 GROUPS_APART, GROUP_RANGE, MOST_GROUPS = 1.5, 1.3, 3
 AXES = ("the left-right axis", "the front-back axis", "the head-feet axis")
 FEW = 8  # outliers are not searched in cohorts with fewer cases
@@ -298,9 +298,7 @@ def _groups(spacings: Mapping[str, NDArray[np.float64]]) -> list[Finding]:
         if not 2 <= len(groups) <= MOST_GROUPS or not tight:
             continue
         largest = max(groups, key=len)
-        odd = tuple(
-            case for case, value in zip(cases, along, strict=True) if value not in largest
-        )
+        odd = tuple(case for case, value in zip(cases, along, strict=True) if value not in largest)
         # One resolution in two axes is one finding.
         if odd in named:
             continue

@@ -111,9 +111,7 @@ def check_shifted(all_of: Sequence[Examination]) -> list[Finding]:
     return [_warning("shifted", message, cases, voxels=shifts)]
 
 
-def check_same_masks(
-    all_of: Sequence[Examination], known: Sequence[Finding] = ()
-) -> list[Finding]:
+def check_same_masks(all_of: Sequence[Examination], known: Sequence[Finding] = ()) -> list[Finding]:
     """Warn about equal masks of different patients whose images differ; patients that are one by
     the findings ``known`` may share a mask.
     """
@@ -126,7 +124,10 @@ def check_same_masks(
     findings = []
     for group in groups.values():
         # Equal images are reported as such, and scans of one patient may share a mask.
-        if len({e.sha256 for e in group}) < 2 or len({persons.get(e.patient, e.patient) for e in group}) < 2:
+        if (
+            len({e.sha256 for e in group}) < 2
+            or len({persons.get(e.patient, e.patient) for e in group}) < 2
+        ):
             continue
         cases = [e.case for e in group]
         message = (
@@ -170,7 +171,7 @@ def check_channels(all_of: Sequence[Examination], names: Sequence[str]) -> list[
 
 
 def _warning(kind: str, message: str, cases: Sequence[str], **data: Any) -> Finding:
-    """A finding about several cases, whose ids stand in the place of ``NAMES``; ``unnamed`` is the
+    """A finding about several cases, whose ids replace ``NAMES``; ``unnamed`` is the
     sentence without them.
     """
     named = ", ".join(cases[:MOST_NAMED]) + (" ..." if len(cases) > MOST_NAMED else "")

@@ -146,8 +146,7 @@ def shifted(fits: Mapping[str, Fit]) -> list[str]:
     off = {
         case
         for case, fit in fits.items()
-        if fit.here < absent
-        or (fit.here < FITS * usual and fit.best > BETTER * max(fit.here, 1.0))
+        if fit.here < absent or (fit.here < FITS * usual and fit.best > BETTER * max(fit.here, 1.0))
     }
     if len(off) + clear.sum() < DECIDED * len(fits):
         return []

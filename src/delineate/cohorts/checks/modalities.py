@@ -101,7 +101,9 @@ def _odd(every: NDArray[np.float64]) -> dict[int, tuple[int, int]]:
     # A channel that is exchanged with one may look exchanged with another: the better fit counts.
     for n in np.flatnonzero(odd).tolist():
         pairs = [pair for pair, cases in found.items() if cases[n]]
-        best[n] = min(pairs, key=lambda pair: float(((_swapped(every[n], pair) - usual) ** 2).sum()))
+        best[n] = min(
+            pairs, key=lambda pair: float(((_swapped(every[n], pair) - usual) ** 2).sum())
+        )
     return best
 
 

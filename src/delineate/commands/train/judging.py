@@ -179,7 +179,7 @@ def _of_cohort(findings: Sequence[Mapping[str, Any]], kind: str) -> str:
 def _are_mostly_copied(finding: Mapping[str, Any]) -> bool:
     """Whether half of the cases or more have one mask."""
     data = finding.get("data") or {}
-    return finding["kind"] == COPIED and 2 * len(data.get("cases", ())) >= data.get("of", math.inf)
+    return finding["kind"] == COPIED and 2 * len(data["cases"]) >= int(data["of"])
 
 
 def _unnamed(finding: Mapping[str, Any]) -> str:
