@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 POINTS = 600  # of a boundary; in each, the intensities on both sides are compared
 FEWEST_POINTS = 50
 GREYS = 256  # ranks of intensities, so that no bright part dominates
-AT_HOME = (-1, 0, 1)  # voxels: a mask drawn a voxel beside the edge is no shift
+AT_HOME = (-1, 0, 1)  # voxels: a mask one voxel off the edge is no shift
 AROUND = (-12, -6, 0, 6, 12)  # shifts that show what is usual by chance
 SEARCHED = tuple(range(-12, 13, 3))
 REFINED = 3  # the best of those, from which neighbours are searched
@@ -34,7 +34,7 @@ FEWEST_CASES = 8
 
 @dataclass(frozen=True)
 class Fit:
-    """How far the boundary of a mask stands out from shifted ones, in standard deviations.
+    """By how much the boundary of a mask differs from shifted ones, in standard deviations.
 
     Args:
         here: where the mask is.

@@ -78,7 +78,7 @@ class Examination:
             are left out.
         centres: label value -> centroid in RAS+ mm, if the image has a position and structures
             exclude each other.
-        fit: how far the mask follows the edges of the image.
+        fit: whether the mask follows the edges of the image.
         mask: hash of the mask's voxels; "" if it is too small or simple to be compared.
         profiles: of the channels, if there are several (see ``modalities``).
         ignored: number of voxels that are ignored.
