@@ -53,6 +53,16 @@ def test_enhanced_ct_with_a_rescale_of_each_frame(tmp_path):
     assert volume.array.transpose(2, 1, 0).tolist() == np.array(expected).tolist()
 
 
+def test_groups_and_positions_that_are_stated_twice_are_refused(tmp_path):
+    one = enhanced(FRAMES, STACK)
+    one.SharedFunctionalGroupsSequence = [*one.SharedFunctionalGroupsSequence, item(**MEASURES)]
+    assert problem(tmp_path / "a", one) == "functional groups that frames share 2 times"
+    places = [item(ImagePositionPatient=[0, 0, mm]) for mm in (0, 5)]
+    each = [*STACK[:3], {"PlanePositionSequence": places}]
+    why = "frame 4 states several ImagePositionPatient"
+    assert problem(tmp_path / "b", enhanced(FRAMES, each)) == why
+
+
 def test_what_the_file_states_otherwise_than_its_frames_is_noted(tmp_path):
     each = [one | rescale(2, -1024, "HU") for one in STACK]
     notes = []

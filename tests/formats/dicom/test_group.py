@@ -211,3 +211,44 @@ def test_several_names_of_one_patient_are_noted_and_not_named(tmp_path):
     upper = slices(2, start=2, StudyInstanceUID="1.2.4")
     assert parts(tmp_path / "b", *slices(2), *upper) == {"": [0, 1, 2, 3]}
     assert dicom.find_series(tmp_path / "b")[0].notes == ("its files are of 2 studies",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"PatientID": ""}, "1 of its 4 files state no PatientID, as the others do"),
+        ({"PixelRepresentation": 0}, "3 of 4 slices have signed pixels (PixelRepresentation)"),
+        (
+            {"LossyImageCompression": "01"},
+            "1 of 4 files: the pixels were compressed with loss (LossyImageCompression)",
+        ),
+    ],
+)
+def test_one_file_unlike_the_others_is_noted(tmp_path, fields, note):
+    stack = slices()
+    for name, value in fields.items():
+        setattr(stack[1], name, value)
+    write(tmp_path, *stack)
+    assert files.read(tmp_path).meta["notes"] == [note]
+
+
+def test_words_of_any_character_set_and_small_letters(tmp_path):
+    named = slices(SpecificCharacterSet=["", "ISO 2022 IR 87"], SeriesDescription="\u8179\u90e8")
+    write(tmp_path / "a", *named)
+    assert files.read(tmp_path / "a").meta["description"] == "\u8179\u90e8"
+    write(tmp_path / "b", *slices(ImageType=["ORIGINAL", "PRIMARY", "localizer"]))
+    with pytest.raises(FormatError, match="localisers"):
+        files.read(tmp_path / "b")
+
+
+def test_what_is_stated_twice_is_refused(tmp_path):
+    paths = write(tmp_path, *slices(RescaleSlope="1", RescaleIntercept="-1024"))
+    data = paths[2].read_bytes()
+    at = data.index(b"\x28\x00\x52\x10DS")
+    again = data[at : at + 8] + b"0".ljust(data[at + 6])
+    paths[2].write_bytes(data[:at] + again + data[at:])
+    with pytest.raises(FormatError, match=r"RescaleIntercept is stated twice, .* \(1 of 4 files"):
+        files.read(tmp_path)
+    write(tmp_path, *slices(RescaleSlope=["1", "2"], RescaleIntercept="0"))
+    with pytest.raises(FormatError, match="RescaleSlope is not a number"):
+        files.read(tmp_path)

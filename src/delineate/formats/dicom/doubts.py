@@ -64,6 +64,7 @@ def doubts_about(series: Series, ordered: Sequence[Plane]) -> tuple[str, ...]:
         *_overruled(ordered),
         *_mixed_units(series, ordered),
         *_unscaled(ordered),
+        *_mixed_signs(ordered),
         *_rescales(series, ordered),
     )
 
@@ -124,6 +125,14 @@ def _unscaled(planes: Sequence[Plane]) -> tuple[str, ...]:
     if count in (0, len(planes)):
         return ()
     return (f"{count} of {len(planes)} slices state no rescale: their stored values are kept",)
+
+
+def _mixed_signs(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about slices with signed pixels among unsigned ones."""
+    count = sum(one.signed for one in planes)
+    if count in (0, len(planes)):
+        return ()
+    return (f"{count} of {len(planes)} slices have signed pixels (PixelRepresentation)",)
 
 
 def _rescales(series: Series, planes: Sequence[Plane]) -> tuple[str, ...]:

@@ -121,8 +121,8 @@ def _refuse_kinds(slices: Sequence[Plane]) -> None:
             "LOCALIZER" in s.kind for s in slices
         ],
     }
-    for name in dict.fromkeys(s.unread for s in slices if s.unread):
-        reasons[f"{name} is not a number"] = [s.unread == name for s in slices]
+    for why in dict.fromkeys(s.unread for s in slices if s.unread):
+        reasons[why] = [s.unread == why for s in slices]
     colour = [s.is_colour for s in slices]
     if not all(colour):
         reasons["mixed: colour images in a series of grey ones"] = colour

@@ -101,6 +101,12 @@ SHARED: tuple[tuple[Callable[[Plane], str], str], ...] = (
     (lambda one: one.marks.frame_of_reference, "frame"),
     (lambda one: one.marks.component, ""),
 )
+# Attributes that all files of a series state, or none.
+NEEDED = (
+    ("PatientID", "patient"),
+    ("Modality", "modality"),
+    ("FrameOfReferenceUID", "frame_of_reference"),
+)
 # The order of acquisition, and how a note names it.
 ORDERS = (
     (_of("temporal"), "temporal position"),
@@ -179,14 +185,18 @@ def _facts_of_part(one: Plane) -> dict[str, str]:
 
 
 def _several_stated(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """A sentence about several names under one PatientID, which are not part of it, and one about
-    several studies.
+    """Sentences about several names under one PatientID, which are not part of it, about what some
+    files do not state, and about several studies.
     """
     names: dict[str, set[str]] = defaultdict(set)
     for one in planes:
         names[one.marks.patient].add(one.marks.name)
     most = max((len(several - {""}) for patient, several in names.items() if patient), default=0)
     notes = [f"its files state {most} names of one PatientID"] if most > 1 else []
+    for name, field in NEEDED:
+        files = {one.path: getattr(one.marks, field) for one in planes}
+        if 0 < (count := sum(not stated for stated in files.values())) < len(files):
+            notes.append(f"{count} of its {len(files)} files state no {name}, as the others do")
     # Some archives give each file a study of its own.
     studies = len({one.marks.study for one in planes})
     if 1 < studies < len(planes):

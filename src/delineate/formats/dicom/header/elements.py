@@ -33,7 +33,7 @@ DEFLATED, MOST_DEFLATED = "1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; 
 CHUNK = 1 << 14  # bytes that are read at once; most headers have fewer
 MOST_KEPT = 1 << 12  # bytes of a value that is kept while the lengths are followed
 MOST_DEEP = 32  # sequences inside sequences
-UNDEFINED = 0xFFFFFFFF
+UNDEFINED, ESCAPE = 0xFFFFFFFF, b"\x1b"
 # VR (empty if it is implicit), position and length of the value, the value if it is kept, and
 # whether VR are explicit.
 _Element = tuple[bytes, int, int, bytes | None, bool]
@@ -120,6 +120,7 @@ class Header:
         self._path, self._nbytes, self._inflated = path, nbytes, b""
         self._elements: dict[int, _Element] = {}
         self._order, self.damage = "<", ""
+        self.repeated: set[int] = set()
         self.stored: Stored | None = None
         walk = _Walk(file, nbytes, self._elements)
         try:
@@ -196,6 +197,7 @@ class Header:
             walk = _Walk(io.BytesIO(self._inflated), len(self._inflated), self._elements)
             at = 0
         self._order = ">" if syntax == EXPLICIT_BIG else "<"
+        self.repeated = walk.repeated
         walk.set_order(self._order)
         # Some files have the other kind of VR than their syntax; the first element shows it.
         at = walk.run(at, walk.peek(at + 4, 2) in VRS)
@@ -238,7 +240,8 @@ class Header:
                 convert = float if vr == "DS" else int
                 words = raw.decode("ascii").rstrip("\0 ").split("\\")
                 return _one_or_more([convert(word) for word in words if word.strip()])
-            if (vr in _WORDS or vr in _TEXTS) and raw.isascii():
+            # Sets of Japan, Korea and China escape from ASCII with bytes that are ASCII.
+            if (vr in _WORDS or vr in _TEXTS) and raw.isascii() and ESCAPE not in raw:
                 text = raw.decode("ascii").rstrip("\0 ")
                 words = [word.strip() for word in text.split("\\")] if vr in _WORDS else [text]
                 return _one_or_more(words)
@@ -307,6 +310,13 @@ def _tag(name: str | int) -> int:
     return -1 if found is None else int(found)
 
 
+def keyword_of(tag: int) -> str:
+    """The keyword of an element, or its tag as (gggg,eeee)."""
+    from pydicom.datadict import keyword_for_tag
+
+    return keyword_for_tag(tag) or f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
+
+
 @functools.cache
 def _vr_of(tag: int, stated: bytes) -> str:
     """The VR of an element: as stated, else by the standard; "" if only pydicom knows it."""
@@ -353,6 +363,7 @@ class _Walk:
     def __init__(self, file: IO[bytes], nbytes: int | None, elements: dict[int, _Element]):
         self.file, self.nbytes = file, nbytes
         self.pixels: tuple[int, int] | None = None
+        self.repeated: set[int] = set()  # tags that were found with different values
         self._elements = elements
         self._chunk, self._begin = b"", 0
         self.set_order("<")
@@ -392,6 +403,8 @@ class _Walk:
                     kept = self.peek(at, nbytes)
             if end > most or (kept is not None and len(kept) < nbytes):
                 raise _DamageError(f"it ends within the element at byte {begin}")
+            if tag in self._elements and self._elements[tag][3] != kept:
+                self.repeated.add(tag)
             self._elements[tag] = vr, at, nbytes, kept, is_explicit
             at = end
         if tag in PIXELS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....core.errors import FormatError
-from .marks import Marks, component_of, items_in, number, numbers, text
+from .marks import Marks, component_of, items_in, kind_of, number, numbers, text
 from .mosaic import has_tiles, is_mosaic
 
 # Dimensions that say where a frame is, not what it shows: StackID, InStackPositionNumber,
@@ -73,6 +73,8 @@ def frames_of(dataset: Any, marks: Marks, count: int) -> list[Frame]:
     shared, each = (list(items_in(dataset, name)) for name in GROUPS)
     if not each:
         return []
+    if len(shared) > 1:
+        raise FormatError(f"functional groups that frames share {len(shared)} times")
     if len(each) != count:
         raise FormatError(f"{count} frames, but functional groups of {len(each)}")
     groups = [_Groups(n, one, shared[0] if shared else None) for n, one in enumerate(each)]
@@ -105,11 +107,13 @@ class _Groups:
         """The numbers of an attribute in a functional group, own before shared; () if it has
         none.
         """
-        several = [i for one in self._datasets for i in list(items_in(one, name))[:1]]
-        found = [values for one in several if (values := numbers(one, attribute))]
+        several = [list(items_in(one, name)) for one in self._datasets]
+        found = [values for one in several for i in one if (values := numbers(i, attribute))]
         if attribute in PROVED and any(values != found[0] for values in found):
+            twice = any(len(items) > 1 for items in several)
+            how = "states several" if twice else "has one {} of its own and shares another"
             raise FormatError(
-                f"frame {self.n + 1} has one {attribute} of its own and shares another"
+                f"frame {self.n + 1} {how.format(attribute)}" + f" {attribute}" * twice
             )
         return found[0] if found else ()
 
@@ -153,7 +157,7 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
         units = next((UNITS.get(text(one, "CodeValue"), units) for one in codes), units)
     frame_type = groups.frame_type()
     kind = () if frame_type is None else frame_type.get("FrameType") or ()
-    kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+    kind = kind_of(kind)
     stated = "" if frame_type is None else text(frame_type, "ComplexImageComponent")
     position = groups.find("PlanePositionSequence", "ImagePositionPatient")
     orientation = groups.find("PlaneOrientationSequence", "ImageOrientationPatient")

@@ -16,10 +16,10 @@ from ....core.errors import FormatError, GeometryError
 from ... import archive
 from ...disk import HEAD_BYTES, told
 from . import nuclear
-from .elements import DEFLATED, ELSEWHERE, VRS, Header, Pixels
+from .elements import DEFLATED, ELSEWHERE, VRS, Header, Pixels, keyword_of
 from .enhanced import Frame, flattened, frames_of
 from .flat import FLAT, MOST_FRAMES, spacing_of
-from .marks import Marks, marks_of, number, numbers, text
+from .marks import Marks, kind_of, marks_of, number, numbers, text
 from .mosaic import Tile, are_slices, is_mosaic, tiles_of
 
 DICOMDIR = "1.2.840.10008.1.3.10"
@@ -51,6 +51,8 @@ PART = (
     "InConcatenationTotalNumber",
 )
 NUMBERS = ("RescaleSlope", "RescaleIntercept", "NumberOfFrames", "SamplesPerPixel")
+# Groups of what is used of a header: how it was acquired, where it is, its pixels, its frames.
+USED = (0x0018, 0x0020, 0x0028, 0x5200)
 PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}  # PS3.3 C.8.9.1.1.3; g/ml is SUV by body weight
 
 
@@ -88,7 +90,7 @@ class Plane:
     marks: Marks
     problem: str = ""  # why it is no plane in space
     units: str = ""  # see ``_units``
-    unread: str = ""  # an attribute of ``NUMBERS`` that is no number
+    unread: str = ""  # why a value that is stated cannot be used
     interpolated: bool = False  # a missing plane between its neighbours, see ``fix``
     concatenation: tuple[str, float | None, float | None, float | None] | None = None  # ``PART``
     spacing_by: str = "PixelSpacing"  # what states the spacing; "" if nothing does
@@ -273,8 +275,7 @@ def not_an_image(dataset: Any) -> str:
 def planes_of(path: Path, dataset: Any) -> list[Plane]:
     """The planes of an image file; missing attributes get their defaults."""
     with told(path, "DICOM file"):
-        kind = dataset.get("ImageType") or ()
-        kind = (kind,) if isinstance(kind, str) else tuple(map(str, kind))
+        kind = kind_of(dataset.get("ImageType"))
         one = Plane(
             path=path,
             frame=None,
@@ -414,8 +415,13 @@ def _problem(dataset: Header) -> str:
 
 
 def _unread(dataset: Header) -> str:
-    """The first of ``NUMBERS`` that is stated and cannot be read: its default would be wrong."""
-    return next((one for one in NUMBERS if dataset.has(one) and number(dataset, one) is None), "")
+    """Why a value that is stated cannot be used, whose default or first value would be wrong."""
+    if twice := sorted(tag for tag in dataset.repeated if tag >> 16 in USED):
+        return f"{keyword_of(twice[0])} is stated twice, with different values"
+    for one in NUMBERS:
+        if dataset.has(one) and len(numbers(dataset, one)) != 1:
+            return f"{one} is not a number"
+    return ""
 
 
 def _pictures(one: Plane, dataset: Any) -> list[Plane]:

@@ -7,7 +7,7 @@ use for it is read, and ``group`` finds the ones that explain repeated positions
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,12 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
     )
 
 
+def kind_of(value: Any) -> tuple[str, ...]:
+    """The words of an ImageType or FrameType in capital letters, as the standard has them."""
+    words = (value,) if isinstance(value, str) else value or ()
+    return tuple(str(word).strip().upper() for word in words)
+
+
 def component_of(stated: str, kind: tuple[str, ...]) -> str:
     """The part of a complex image, by ComplexImageComponent or else by the words of ImageType."""
     if stated and stated != "MIXED":
@@ -124,6 +130,8 @@ def items_in(dataset: Any, *names: str) -> Iterator[Any]:
 def text(dataset: Any, name: str) -> str:
     """The value as text, "" if it is missing or cannot be read; several values are joined."""
     value = _value(dataset, name)
+    if isinstance(value, MutableSequence):
+        return "\\".join(map(str, value)).strip()
     return "" if value is None else str(value).strip()
 
 

@@ -16,6 +16,7 @@ PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a facto
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
 MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
 
+EXACT = ("CT", "MR", "PT", "NM")  # modalities whose values are measurements
 NO_SLOPE = "RescaleSlope is 0, which is read as 1"
 
 
@@ -25,6 +26,8 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
+    if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
+        notes.append("the pixels were compressed with loss (LossyImageCompression)")
     if number(dataset, "RescaleSlope") == 0:
         notes.append(NO_SLOPE)
     if notes:
