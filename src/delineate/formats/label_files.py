@@ -197,7 +197,8 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, Any]]:
     named = dicom.references(path)
     grid, ordered = dicom.layout(series)
     meta = {"patient": series.patient_id, **dicom.fixed_in(series, ordered)}
-    notes = [note] if (note := named.note_about_frame(series)) else []
+    found = (named.note_about_frame(series), named.note_about_images(series))
+    notes = [note for note in found if note]
     return grid, named.frame_for(series), meta | {"notes": notes}
 
 

@@ -32,6 +32,7 @@ from ..evaluation import overlapping as each
 from ..metrics import overlap
 from ..preprocessing.shear import orthogonal
 from .colours import BLACK, on_dark
+from .fonts import make_legible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -450,6 +451,7 @@ def _planes_figure(
             used |= _contours(ax, plane.cut(mask, index), labels, style)
     _legend(figure, list(masks), labels, used)
     _words(figure, (words[1], words[0], RIGHT_ON_LEFT if figure.axes[0].texts else ""))
+    make_legible(figure, labels)
     return figure
 
 
@@ -521,6 +523,7 @@ def _draw_rows(
             RIGHT_ON_LEFT if plane.edges.startswith("R") else "" if plane.edges else "as stored",
         ),
     )
+    make_legible(figure, labels)
     figure.savefig(path, facecolor="black", format="png")
 
 

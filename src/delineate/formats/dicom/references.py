@@ -75,6 +75,15 @@ class References:
             return ""
         return "it names the series of the image, and states another frame of reference"
 
+    def note_about_images(self, series: Series) -> str:
+        """A sentence if images that the object refers to are no slices of the series; else ""."""
+        lost = len(self.instances - {one.instance for one in series.planes})
+        if not lost:
+            return ""
+        return (
+            f"it refers to {len(self.instances)} images, of which {lost} are no slices of this one"
+        )
+
 
 def _frame_of(series: Series) -> str:
     return series.planes[0].marks.frame_of_reference

@@ -20,6 +20,7 @@ from ... import archive
 from ..geometry import LPS_TO_RAS
 from ..header.file import lenient, open_dataset
 from ..header.marks import number as number_in
+from ..header.marks import text
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
@@ -126,7 +127,7 @@ def read_roi_names(path: str | Path) -> tuple[str, ...]:
 
 
 def _name(item: Any) -> str:
-    return str(item.get("ROIName") or "").strip()
+    return text(item, "ROIName")
 
 
 def _kind(item: Any) -> str:

@@ -29,6 +29,7 @@ from .header import SegHeader
 
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 RLE, DEFLATED_FRAMES = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"
+MOST_PADDING = 16  # bytes behind the last frame
 CHUNK_BYTES = 64 << 20  # of frames that the child decodes in one call
 
 
@@ -72,6 +73,11 @@ def _plain(header: SegHeader) -> Iterator[NDArray[Any]]:
         raise FormatError(
             f"truncated: {header.frames} frames need {needed} bytes of pixels, found "
             f"{source.length}"
+        )
+    if source.length - needed >= max(pixels * bits // 8, MOST_PADDING):
+        raise FormatError(
+            f"{header.frames} frames of {header.rows} x {header.columns} pixels have {needed} "
+            f"bytes, but there are {source.length}"
         )
     for n in range(header.frames):
         first, last = n * pixels * bits, (n + 1) * pixels * bits

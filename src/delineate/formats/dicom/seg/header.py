@@ -17,7 +17,7 @@ from ....core.terms import names_structure, structure_of
 from ... import archive
 from ..header.elements import DEFLATED
 from ..header.file import lenient, open_dataset
-from ..header.marks import items_in
+from ..header.marks import items_in, text
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps
@@ -198,6 +198,10 @@ def _refuse_kinds(dataset: Any) -> None:
         raise FormatError(
             f"a segmentation of the type {kind or 'unknown'}; allowed are {', '.join(KINDS)}"
         )
+    if kind == "FRACTIONAL" and dataset.get("BitsAllocated") != 8:
+        raise FormatError(
+            f"fractions in {dataset.get('BitsAllocated', '?')} bits; allowed are 8 (C.8.20.2.3)"
+        )
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise FormatError(f"{dataset.SamplesPerPixel} samples for each pixel; allowed is 1")
 
@@ -307,7 +311,7 @@ def _segments(dataset: Any, padding: int | None) -> tuple[tuple[Segment, ...], t
 def _segment(item: Any) -> Segment:
     kind = _first(item, "SegmentedPropertyTypeCodeSequence")
     code, meaning = _coded(kind), str(kind.get("CodeMeaning") or "").strip()
-    name = str(item.get("SegmentLabel") or "").strip()
+    name = text(item, "SegmentLabel")
     if not names_structure(name):
         name = meaning if meaning.casefold() not in GENERAL | {""} else name
     number = int(item.SegmentNumber)
