@@ -383,6 +383,8 @@ def test_frames_at_several_points_in_time_are_refused(tmp_path):
         ({"InConcatenationTotalNumber": 3, "InConcatenationNumber": 2}, "part 2 of 3"),
         ({"SegmentationType": "VECTOR"}, "type VECTOR; allowed are BINARY"),
         ({"NumberOfFrames": 3}, "3 frames are stated, but 4 are described"),
+        ({"Rows": ROWS // 2}, r"bytes, but there are \d+"),
+        ({"SegmentationType": "FRACTIONAL"}, "fractions in 1 bits"),
     ],
 )
 def test_objects_that_are_refused(tmp_path, change, message):

@@ -41,7 +41,7 @@ def test_without_a_font_names_are_english_or_numbers_and_a_line_states_it(no_oth
 
 
 def test_a_font_of_the_computer_that_has_the_characters_is_used():
-    """This letter is in no font that Matplotlib draws with by default, and in one that it brings."""
+    """Matplotlib does not draw this letter by default, and brings a font that has it."""
     ((text, family),) = texts_of("\u1d84 7")
     assert text == "\u1d84 7" and family[0] == "sans-serif" and len(family) == 2
 

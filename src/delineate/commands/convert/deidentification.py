@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -25,14 +25,16 @@ from ...core.inputs import read_text
 from ...core.outputs import state_folder
 from ...core.progress import Progress
 from ...extras import require_extra
-from ...formats import dicom
+from ...formats import archive, dicom
 from ...formats.dicom.deidentify import OPTIONS, Identities, Patient, Profile, Pseudonyms, text_in
 from ...formats.dicom.deidentify import deidentify as clean
-from ...formats.dicom.header.file import DICOMDIR, open_dataset
+from ...formats.dicom.header.file import DICOMDIR, dataset_in, open_dataset
+from ...formats.disk import HEAD_BYTES, natural_key
 from ..options import ConvertOptions
 
 KEY_VARIABLE = "DELINEATE_DEIDENTIFY_KEY"
 FEWEST_CHARACTERS = 16  # of a key
+_HELD_BYTES = 1 << 26  # of files that are kept between the two passes
 _WRITTEN_TOGETHER = 64  # files that get their names at once
 _SAFE = re.compile(r"[\w.+-]{1,64}")
 
@@ -66,9 +68,9 @@ def deidentify(
     profile, notes = _profile_of(target, options)
     if target.resolve().is_relative_to(source.resolve()):
         raise OutputError("is inside the input; choose another output", path=target)
-    found, others = dicom.objects_in(source)
-    work = _Work(source, target, profile, options.overwrite, found)
-    work.read_headers()
+    work = _Work(source, target, profile, options.overwrite)
+    others = work.read_headers()
+    found = work.found
     for start in range(0, len(found), _WRITTEN_TOGETHER):
         with atomic.together():
             for n in range(start, min(start + _WRITTEN_TOGETHER, len(found))):
@@ -104,7 +106,9 @@ class _Work:
     target: Path
     profile: Profile
     overwrite: bool
-    found: Sequence[Path]
+    found: list[Path] = field(default_factory=list)
+    held: dict[int, bytes] = field(default_factory=dict)
+    held_bytes: int = 0
     patients: dict[int, Patient] = field(default_factory=dict)
     known: dict[str, Identities] = field(default_factory=dict)
     digests: dict[Path, bytes] = field(default_factory=dict)
@@ -114,21 +118,46 @@ class _Work:
     indexes: int = 0
     mosaics: int = 0
 
-    def read_headers(self) -> None:
-        """Find the patient of each file, and all names. Files that fail, and DICOMDIR files, have
-        no patient.
+    def read_headers(self) -> int:
+        """Find the DICOM files, the patient of each, and all names, and return the number of other
+        files. Files that fail, and DICOMDIR files, have no patient.
+
+        The first files, up to ``_HELD_BYTES`` in all, stay in memory, so that each is read once;
+        names of all must be known before the first is written.
         """
-        for n, path in enumerate(self.found):
-            with self._refusing(n):
-                header = open_dataset(path, stop_before_pixels=True)
-                known = Identities.of(header)
-                if header.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR:
-                    self.indexes += 1
-                    self.known[""] = self.known.get("", Identities()) | known
-                    continue
-                patient = self.profile.pseudonyms.patient_of(header)
-                self.known[patient.stated] = self.known.get(patient.stated, Identities()) | known
-                self.patients[n] = patient
+        others = 0
+        for path in dicom.files_in(self.source):
+            if not self._is_dicom(path):
+                is_archive = archive.is_archive(path)
+                inside = sorted(archive.members(path), key=natural_key) if is_archive else []
+                others += sum(not self._is_dicom(one) for one in inside) + (not is_archive)
+        return others
+
+    def _is_dicom(self, path: Path) -> bool:
+        """Whether a file is DICOM; then its header is read."""
+        with archive.opened(path) as file:
+            head = file.read(HEAD_BYTES)
+            if not dicom.is_dicom(head):
+                return False
+            n, nbytes = len(self.found), archive.nbytes_of(file, path)
+            self.found.append(path)
+            if nbytes is not None and nbytes <= _HELD_BYTES - self.held_bytes:
+                self.held[n] = head + file.read(nbytes - len(head))
+                self.held_bytes += nbytes
+            self._read_header(n, io.BytesIO(self.held[n]) if n in self.held else file)
+        return True
+
+    def _read_header(self, n: int, file: Any) -> None:
+        with self._refusing(n):
+            header = dataset_in(file, stop_before_pixels=True)
+            known = Identities.of(header)
+            if header.file_meta.get("MediaStorageSOPClassUID") == DICOMDIR:
+                self.indexes += 1
+                self.known[""] = self.known.get("", Identities()) | known
+                return
+            patient = self.profile.pseudonyms.patient_of(header)
+            self.known[patient.stated] = self.known.get(patient.stated, Identities()) | known
+            self.patients[n] = patient
 
     def write(self, n: int) -> None:
         """Write one file. One that fails costs itself."""
@@ -137,7 +166,10 @@ class _Work:
         from pydicom import dcmread
 
         with self._refusing(n):
-            dataset = open_dataset(self.found[n])
+            content = self.held.pop(n, None)
+            dataset = (
+                open_dataset(self.found[n]) if content is None else dataset_in(io.BytesIO(content))
+            )
             pixels = _digest_of(dataset)
             _complete(dataset, self.profile.pseudonyms)
             patient = self.patients[n]

@@ -16,7 +16,7 @@ deidentify/  objects without what identifies a person
 remote/      archives on the network (PACS)
 """
 
-from .find import Headers, choose, find, find_series, objects_in, place_of, problem_of, table
+from .find import Headers, choose, files_in, find, find_series, place_of, problem_of, table
 from .fix import FIXES
 from .geometry import at_same_positions, layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
@@ -36,6 +36,7 @@ __all__ = [
     "SourceSeries",
     "at_same_positions",
     "choose",
+    "files_in",
     "find",
     "fixed_in",
     "find_series",
@@ -44,7 +45,6 @@ __all__ = [
     "is_image",
     "kind_of",
     "layout",
-    "objects_in",
     "place_of",
     "problem_of",
     "read_joined",

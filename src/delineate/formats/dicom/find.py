@@ -25,7 +25,6 @@ from .header.file import (
     Series,
     SeriesFacts,
     facts_of,
-    is_dicom,
     not_an_image,
     planes_of,
     read_header,
@@ -84,21 +83,6 @@ def find(
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
     found, missing = compared(charged, [path for path, kind in others if kind == "DICOMDIR"])
     return [even for one in found for even in fixed(one, fix_series)], [*others, *missing]
-
-
-def objects_in(place: str | Path) -> tuple[list[Path], int]:
-    """The DICOM files of a folder or archive, or the file itself, and the number of other files.
-    Nothing is read but their beginnings.
-
-    Raises:
-        FormatError: an archive cannot be read.
-    """
-    paths = []
-    for path in _files(Path(place), recursive=True):
-        inside = archive.is_archive(path)
-        paths += sorted(archive.members(path), key=natural_key) if inside else [path]
-    found = [path for path in paths if is_dicom(archive.head_of(path))]
-    return found, len(paths) - len(found)
 
 
 @dataclass(frozen=True)
@@ -175,7 +159,7 @@ _kept = _Last()
 
 def _read_all(place: Path, recursive: bool, headers: Headers) -> Iterator[_File]:
     """The DICOM files of a folder or archive."""
-    for path in _files(place, recursive):
+    for path in files_in(place, recursive):
         if (file := headers[path]) is not None:
             yield file
         elif archive.is_archive(path):
@@ -369,7 +353,7 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return "".join(f"\n  {line}" for line in lines) or "none"
 
 
-def _files(place: Path, recursive: bool) -> Iterator[Path]:
+def files_in(place: Path, recursive: bool = True) -> Iterator[Path]:
     """Yield the visible files of a folder in natural order, or the file itself; a DICOMDIR stands
     for the folder that it describes.
     """

@@ -221,14 +221,20 @@ def open_dataset(path: str | Path, *, force: bool = True, **options: Any) -> Any
     Raises:
         FormatError: they would unpack to more than ``elements.MOST_DEFLATED`` bytes.
     """
+    with archive.opened(path) as file:
+        return dataset_in(file, force=force, **options)
+
+
+def dataset_in(file: Any, *, force: bool = True, **options: Any) -> Any:
+    """``open_dataset`` of an open file, from its beginning."""
     import pydicom
 
-    with archive.opened(path) as file:
-        if DEFLATED.encode() in file.read(HEAD_BYTES):
-            file.seek(0)
-            Header(file, None)
+    file.seek(0)
+    if DEFLATED.encode() in file.read(HEAD_BYTES):
         file.seek(0)
-        return pydicom.dcmread(file, force=force, **options)
+        Header(file, None)
+    file.seek(0)
+    return pydicom.dcmread(file, force=force, **options)
 
 
 def is_image(path: Path) -> bool:
