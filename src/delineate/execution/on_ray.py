@@ -4,13 +4,15 @@ A worker is an actor that keeps the function, and with it what the function keep
 model). It has one case at a time, so that a death is that of its case, and no more cases are sent
 than are worked on. A case whose worker dies, that takes too long or that fails in an unexpected way
 is tried again by a new worker, ``TRIES`` times in all, and then is a failure as any other. An error
-of this package (a damaged scan) is the same everywhere and is not tried again.
+of this package (a damaged scan) is the same everywhere and is not tried again. A machine that is
+lost (a spot node) is not the fault of its case, which then is tried ``MOST_TRIES`` times.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import time
 from collections import Counter, deque
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ..core.errors import DelineateError
+from ..core.errors import DelineateError, UsageError
 from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
 from ..formats.apart import UNTRUSTED, is_untrusted
@@ -27,6 +29,7 @@ from .local import Outcome, attempt, ignored
 from .stopping import STOPPING
 
 TRIES = 3
+MOST_TRIES = 20  # with those that ended with their machine
 LOOK_EVERY_S = 1.0  # for cases that take too long
 
 
@@ -61,7 +64,7 @@ def run(
         start = ray.remote(_Worker).options(**options).remote
         pool = _Pool(
             ray,
-            partial(start, ray.put(function), ram_bytes, is_untrusted()),
+            partial(start, ray.put(function), ram_bytes, is_untrusted(), os.getcwd()),
             items,
             names,
             min(most if workers is None else workers, len(items)),
@@ -75,15 +78,31 @@ def run(
 class _Worker:
     """An actor. ``ready`` returns when it has started."""
 
-    def __init__(self, function: Callable[[Any], Any], ram_bytes: int | None, untrusted: bool):
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        ram_bytes: int | None,
+        untrusted: bool,
+        folder: str,
+    ):
+        try:
+            os.chdir(folder)  # relative paths mean the same files here
+        except OSError as error:
+            raise UsageError(
+                f"the folder {folder} of the call is not on the machine {platform.node()}; call "
+                "the command in a folder that all machines see"
+            ) from error
         self.function = function
         if untrusted:
             os.environ[UNTRUSTED] = "1"
         if ram_bytes is not None:
             limit_memory(ram_bytes)
 
-    def ready(self) -> None:
-        pass
+    def ready(self) -> str:
+        """The machine of this worker."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def call(self, item: Any, name: str) -> Outcome[Any]:
         return attempt(self.function, item, name)
@@ -148,6 +167,8 @@ class _Pool:
     # What is awaited of a worker -> the worker, its case (None while it starts), since when.
     busy: dict[Any, tuple[Any, int | None, float]] = field(default_factory=dict)
     tries: Counter[int | None] = field(default_factory=Counter)
+    nodes: dict[Any, str] = field(default_factory=dict)  # worker -> its machine
+    excused: Counter[int | None] = field(default_factory=Counter)  # tries that a machine ended
 
     def run(self) -> list[Outcome[Any]]:
         """All cases, in the order of the items."""
@@ -180,6 +201,7 @@ class _Pool:
 
     def _receive(self, reference: Any) -> None:
         worker, index, since = self.busy.pop(reference)
+        outcome: Any
         try:
             outcome = self.ray.get(reference)
         except (self.ray.exceptions.RayError, OSError) as error:
@@ -188,7 +210,8 @@ class _Pool:
             self._lost(worker, index, since, f"its worker ended without a result ({why})")
             return
         if index is None:
-            self.tries[None] = 0
+            self.tries[None] = self.excused[None] = 0
+            self.nodes[worker] = outcome
         elif outcome.log:  # unexpected: perhaps of this process or machine alone
             self._lost(worker, index, since, "", outcome)
             return
@@ -215,20 +238,29 @@ class _Pool:
         """Try the case of a worker again with a new one, or finish it after its last try."""
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(worker)
+        is_of_node = not outcome and self._has_ended(self.nodes.pop(worker, None))
+        self.excused[index] += is_of_node
         self.tries[index] += 1
-        is_last = self.tries[index] == TRIES
+        counted = self.tries[index] - self.excused[index]
+        is_last = counted == TRIES or self.tries[index] == MOST_TRIES
         if index is None and is_last:
             raise DelineateError(f"no case can begin on the Ray cluster: {why}")
         if index is not None and is_last:
             name, spent = self.names[index], time.perf_counter() - since
             made = outcome or Outcome(name, None, DelineateError(why, case=name), spent)
             assert made.error is not None
-            words = f"{made.error.message} (given up after {TRIES} tries)"
+            words = f"{made.error.message} (given up after {self.tries[index]} tries)"
             self._finish(index, replace(made, error=DelineateError(words, case=name)))
         elif index is not None:
             self.waiting.append(index)
         if self.waiting:
             self._start()
+
+    def _has_ended(self, node: str | None) -> bool:
+        """Whether a machine is not in the cluster any more, so that its worker died with it."""
+        return node is not None and node not in {
+            one["NodeID"] for one in self.ray.nodes() if one["Alive"]
+        }
 
     def _finish(self, index: int, outcome: Outcome[Any]) -> None:
         self.outcomes[index] = outcome
