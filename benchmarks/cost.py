@@ -6,7 +6,7 @@ segments one scan, and then three copies of it in one call: the difference is th
 and the rest that of a call (the program, the network that is loaded and compiled). By default the
 scan is a real CT of 78 slices of 512x512, and the model an untrained one of 16 base channels and
 four structures at 1.5 mm, because only its size matters. CPU seconds are those of all threads; they
-depend on the load of the machine less than time does. `cost_page.py` writes the page.
+depend on the load of the machine less than time does.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 Each case is the examination of a real CT (78 DICOM slices of 512x512, read, hashed and searched for
 details), as ``check`` does it. Cases that do nothing give the time that an engine itself takes for
-one: of these constants ``cost_page.py`` makes the model of scaling. A time without starts is from
-the first finished case to the last. It needs the extra cluster, and two free cores.
+one. A time without starts is from the first finished case to the last. It needs the extra cluster,
+and two free cores.
 """
 
 from __future__ import annotations
