@@ -322,3 +322,75 @@ def test_a_draft_keeps_another_sequence_out_of_the_channel(tmp_path):
         nifti(tmp_path / f"source_training/c_{n}_tumour.nii.gz", box())
         nifti(tmp_path / f"target_training/c_{n + 9}_hrT2.nii.gz", noise(n + 9))
     assert len(draft(tmp_path).manifest) == 3
+
+
+# ---- collections whose trees have a form of their own ----
+
+
+def test_rim_one_dl(tmp_path):
+    for n, (split, group) in enumerate((("training", "glaucoma"), ("test", "normal"))):
+        name = f"{group}/r{n + 1}_Im00{n}"
+        for part in ("partitioned_randomly", "partitioned_by_hospital"):
+            photo(tmp_path / f"RIM-ONE_DL_images/{part}/{split}_set/{name}.png", n)
+        for structure in ("Disc", "Cup"):
+            masks = tmp_path / "RIM-ONE_DL_reference_segmentations"
+            mask(masks / f"{name}-1-{structure}-T.png")
+    found = found_in(tmp_path, "rim-one-dl")
+    assert len(found.manifest) == 2 and {row[2] for row in rows(found)} == {"glaucoma", "normal"}
+    assert list(names(found).values()) == ["optic disc", "optic cup"]
+
+
+def test_les_av_has_arteries_and_veins(tmp_path):
+    for n in (275, 276):
+        photo(tmp_path / f"images/{n}.png", n)
+        vessels = np.zeros((16, 16, 3), np.uint8)
+        vessels[2:5, :, 0], vessels[9:12, :, 2] = 255, 255
+        save(vessels, tmp_path / f"arteries-and-veins/{n}.png")
+        mask(tmp_path / f"vessel-segmentations/{n}.png")
+        mask(tmp_path / f"masks/{n}_mask.png")
+    found = found_in(tmp_path, "les-av")
+    assert list(names(found).values()) == ["arteries", "veins"]
+
+
+def test_ucsf_pdgm(tmp_path):
+    for n in (4, 5):
+        stem = f"UCSF-PDGM-{n:04d}_nifti/UCSF-PDGM-{n:04d}"
+        for channel in ("T1", "T1c", "T2", "FLAIR", "T1_bias", "ADC", "SWI", "ASL"):
+            grow(tmp_path, f"{stem}_{channel}.nii.gz")
+        grow(tmp_path, "", f"{stem}_brain_segmentation.nii.gz")
+        grow(tmp_path, "", f"{stem}_tumor_segmentation.nii.gz", (1, 2, 4))
+    found = found_in(tmp_path, "ucsf-pdgm")
+    assert found.manifest.channels == ("FLAIR", "T1", "T1 post-contrast", "T2")
+    assert list(names(found).values()) == ["necrosis", "oedema", "enhancing tumour"]
+
+
+def test_toothfairy_has_a_published_spacing(tmp_path):
+    for n in (1, 2, 3):
+        folder = tmp_path / f"Dataset/P{n}"
+        folder.mkdir(parents=True)
+        np.save(folder / "data.npy", noise(n))
+        np.save(folder / "gt_sparse.npy", box())
+        if n < 3:
+            np.save(folder / "gt_alpha.npy", box())
+    found = found_in(tmp_path, "toothfairy")
+    assert len(found.manifest) == 3 and len(found.manifest.with_truth()) == 2
+    image = found.manifest.cases[0].images[0]
+    assert (image.spacing_mm, image.axes) == ((0.3, 0.3, 0.3), "SPL")
+    assert says(found, "spacing", "0.3 mm")
+
+
+def test_camus_with_half_cycles_only(tmp_path):
+    for n in (1, 2):
+        stem = f"patient{n:04d}/patient{n:04d}_2CH_half_sequence"
+        grow(tmp_path, f"{stem}.nii.gz", f"{stem}_gt.nii.gz", (1, 2, 3))
+    found = found_in(tmp_path, "camus")
+    assert (len(found.manifest), patients(found)) == (2, 2)
+
+
+def test_further_versions_of_a_scan_are_no_cases(tmp_path):
+    for n in range(3):
+        stem = f"IBSR_{n:02d}/IBSR_{n:02d}"
+        grow(tmp_path, f"{stem}_ana.nii.gz {stem}_ana_strip.nii.gz", f"{stem}_seg_ana.nii.gz")
+    found = found_in(tmp_path, "suffix-pairs")
+    assert len(found.manifest.with_truth()) == len(found.manifest) == 3
+    assert says(found, "unused", "further versions of the same images were not used: strip")

@@ -56,7 +56,7 @@ def suffix_pairs(tree: Tree, root: Path) -> Draft | None:
     if not set(keyed) & set(truth):
         return None
     draft = Draft("suffix-pairs", [])
-    keyed = _without_masks(draft, keyed, truth)
+    keyed = _without_versions(draft, _without_masks(draft, keyed, truth), truth)
     # An image without a label remains a case; a label without an image is an error.
     for key, path in keyed.items():
         if key not in truth:
@@ -147,6 +147,27 @@ def _without_masks(
         names = ", ".join(path.name for path in masks[:4])
         draft.note("unused", f"{len(masks)} masks without an image were not used, such as {names}")
     return {key: path for key, path in images.items() if path not in masks}
+
+
+def _without_versions(
+    draft: Draft, images: Mapping[str, Path], truth: Mapping[str, Path]
+) -> dict[str, Path]:
+    """The images, without versions of those that have a label: files without one that are named
+    after them with one more word (``X_ana`` and ``X_ana_strip``), in half of the cases or more.
+    """
+    labelled = [key for key in images if key in truth]
+    rests: dict[str, str] = {}
+    for key in (key for key in images if key not in truth):
+        found = [key[len(one) :] for one in labelled if key.startswith(one)]
+        rest = min(found, key=len, default="")
+        if re.match(r"[_-][A-Za-z]+$", rest):
+            rests[key] = rest
+    count = Counter(rests.values())
+    versions = {rest for rest, number in count.items() if 2 * number >= len(labelled)}
+    if versions:
+        shown = ", ".join(sorted(rest.strip("_-") for rest in versions))
+        draft.note("unused", f"further versions of the same images were not used: {shown}")
+    return {key: path for key, path in images.items() if rests.get(key) not in versions}
 
 
 @layout("ending-pairs", definition="ID.jpg, ID.png", tier="pairs")

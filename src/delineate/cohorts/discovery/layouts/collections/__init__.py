@@ -1,5 +1,15 @@
 """Layouts of published collections of volumes, a module for each region of the body."""
 
-from . import abdomen, brains, chaos, freesurfer, heart, lesions, spine, thorax
+from . import abdomen, brains, chaos, freesurfer, heart, lesions, spine, teeth, thorax
 
-__all__ = ["abdomen", "brains", "chaos", "freesurfer", "heart", "lesions", "spine", "thorax"]
+__all__ = [
+    "abdomen",
+    "brains",
+    "chaos",
+    "freesurfer",
+    "heart",
+    "lesions",
+    "spine",
+    "teeth",
+    "thorax",
+]

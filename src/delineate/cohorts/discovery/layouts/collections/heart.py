@@ -75,6 +75,7 @@ register(
 )
 
 
+_ECHO = {1: "left ventricle", 2: "myocardium", 3: "left atrium"}
 register(
     "camus",
     "patientNNNN/patientNNNN_2CH_ED.nii.gz, patientNNNN_2CH_ED_gt.nii.gz, 4CH, ES",
@@ -83,9 +84,20 @@ register(
         rf"{_CAMUS}_{{view:[24]CH}}_{{frame:ED|ES}}_gt",
         "{patient}_{view}_{frame}",
         "{patient}",
-        names={1: "left ventricle", 2: "myocardium", 3: "left atrium"},
+        names=_ECHO,
         modality="US",
         unused="sequences of half a cycle were not used; their first and last frames are the cases",
+        complete=_qualities,
+    ),
+    # Without single frames: a sequence is a volume whose third axis is time.
+    Form(
+        {"US": rf"{_CAMUS}_{{view:[24]CH}}_half_sequence"},
+        rf"{_CAMUS}_{{view:[24]CH}}_half_sequence_gt",
+        "{patient}_{view}",
+        "{patient}",
+        names=_ECHO,
+        modality="US",
+        unused="the third axis of the sequences is time: their slices are the frames",
         complete=_qualities,
     ),
 )

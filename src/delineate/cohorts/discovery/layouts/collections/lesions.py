@@ -143,3 +143,22 @@ register(
         modality="MR",
     ),
 )
+_UCSF = r"[UCSF-PDGM*/]{id:(?P<patient>UCSF-PDGM-\d+)(?:_FU\w+)?}_nifti/"
+register(
+    "ucsf-pdgm",
+    "UCSF-PDGM-NNNN_nifti/UCSF-PDGM-NNNN_FLAIR.nii.gz, ..., UCSF-PDGM-NNNN_tumor_segmentation",
+    Form(
+        {
+            "FLAIR": _UCSF + "{id}_FLAIR",
+            "T1": _UCSF + "{id}_T1",
+            "T1 post-contrast": _UCSF + "{id}_T1c",
+            "T2": _UCSF + "{id}_T2",
+        },
+        _UCSF + "{id}_tumor_segmentation",
+        patient="{patient}",
+        names=GLIOMA,
+        modality="MR",
+        unused="bias-corrected copies, diffusion, perfusion and SWI, and masks of the brain; name "
+        "them as channels in a description to use them",
+    ),
+)

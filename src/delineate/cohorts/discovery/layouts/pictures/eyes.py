@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .....core.labels import LabelMapping, LabelSet
+from .....extend.findings import Draft
+from ...tree import Tree
 from ..forms import Form, register
 
 _VESSELS = {1: "vessels", 255: "vessels"}
 _SECOND = "masks of the field of view and of the second observer were not used"
+
+# Of masks of arteries and veins (RITE, LES-AV); where both cross, the colour is green.
+_VESSEL_COLOURS = {
+    0xFF0000: "arteries",
+    0x0000FF: "veins",
+    0x00FF00: "crossings",
+    0xFFFFFF: "unclear vessels",
+}
+
+
+def _vessel_colours(draft: Draft, tree: Tree, root: Path) -> None:
+    draft.colours = dict(_VESSEL_COLOURS)
+
 
 register(
     "drive",
@@ -75,6 +92,44 @@ register(
             LabelSet.from_names({1: "optic disc", 2: "optic cup"}),
             LabelMapping(values=((128, 1), (0, 2), (255, 0))),
         ),
+    ),
+)
+_RIM = "[RIM-ONE*/]RIM-ONE_DL_images/partitioned_{by}/{{split:training|test}}_set/"
+_RIM_GROUP = "{group:glaucoma|normal}/"
+
+
+def _rim_one(by: str) -> Form:
+    """RIM-ONE DL in one of its two partitions."""
+    return Form(
+        {"image": _RIM.format(by=by) + _RIM_GROUP + r"{id:r\d_Im\d+}"},
+        r"[RIM-ONE*/]RIM-ONE_DL_reference_segmentations/"
+        + _RIM_GROUP
+        + r"{id:r\d_Im\d+}-1-{structure:Disc|Cup}-T",
+        patient="{id}",
+        modality="photo",
+        pictures=True,
+        structures={"disc": "optic disc", "cup": "optic cup"},
+        unused="the same images in the other partition and the pictures of outlines",
+    )
+
+
+register(
+    "rim-one-dl",
+    "RIM-ONE_DL_images/partitioned_randomly/training_set/, RIM-ONE_DL_reference_segmentations/",
+    _rim_one("randomly"),
+    _rim_one("by_hospital"),
+)
+register(
+    "les-av",
+    "images/N.png, arteries-and-veins/N.png, vessel-segmentations/N.png, masks/N_mask.png",
+    Form(
+        {"image": r"[LES-AV/]images/{id:\d+}"},
+        r"[LES-AV/]arteries-and-veins/{id:\d+}",
+        patient="{id}",
+        modality="photo",
+        pictures=True,
+        unused="masks of the field of view and of all vessels were not used",
+        complete=_vessel_colours,
     ),
 )
 register(
