@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from tests import segmentations
 from tests.formats.dicom import objects
 from tests.plans import small_plan
@@ -289,6 +291,50 @@ def test_they_fit_the_standard(written):
     for path in written.values():
         done = subprocess.run([validator, path], capture_output=True, text=True)
         assert "Error" not in done.stdout + done.stderr, path
+
+
+def test_dcmtk_reads_the_same(folder, written, tmp_path):
+    """Programs that share no code with what wrote the objects."""
+    if shutil.which("dsrdump") is None or shutil.which("dcm2pnm") is None:
+        pytest.skip("dcmtk is not installed")
+
+    def run(*command):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    report = run("dsrdump", "--print-long-values", "--print-instance-uid", written["sr"])
+    measured = [float(one) for one in re.findall(r'<contains NUM:.*="([^"]+)" \(', report)]
+    assert measured == [0.12, 209, 46.76, 6.8, 6.07059, 0.0012, 684, 0, 0.8, 0.6]
+    assert pydicom.dcmread(written["seg"]).SOPInstanceUID in report
+    selection = run("dsrdump", "--print-long-values", "--print-instance-uid", written["kos"])
+    slices = [pydicom.dcmread(path).SOPInstanceUID for path in sorted(folder.iterdir())]
+    assert [uid in selection for uid in slices] == [False] * 3 + [True] * 3
+    run("dcm2pnm", "--write-raw-pnm", written["sc"], tmp_path / "page.ppm")
+    with Image.open(tmp_path / "page.ppm") as page:
+        assert np.array_equal(np.asarray(page), pydicom.dcmread(written["sc"]).pixel_array)
+    image = pydicom.dcmread(written["pm"])
+    run("dcm2pnm", "--write-16-bit-pnm", "--frame", "8", written["pm"], tmp_path / "map.pgm")
+    words = (tmp_path / "map.pgm").read_text().split()
+    shown = np.array(words[4:], int).reshape(image.Rows, image.Columns)
+    assert np.array_equal(shown, image.pixel_array[7])
+
+
+def test_flags_are_in_the_report_of_the_structures_that_they_name(folder, tmp_path):
+    import highdicom as hd
+
+    scan = {"kind": "mirrored", "words": "the scan looks mirrored, " + "x" * 80, "structures": []}
+    prediction = predicted(folder)
+    series = source_of(sorted(folder.iterdir()))
+    result = Result(prediction, series, lambda: files.read(folder), (*FLAGS, scan))
+    for kind in ("seg", "sr"):
+        KINDS[kind].write(result, tmp_path / f"p.{kind}.dcm")
+    groups = hd.sr.srread(tmp_path / "p.sr.dcm").content.get_volumetric_roi_measurement_groups()
+    name = hd.sr.CodedConcept("flag", "99DELINEATE", "Flag")
+    found = [
+        [(one.value.value, one.value.meaning) for one in g.get_qualitative_evaluations(name=name)]
+        for g in groups
+    ]
+    about_scan = ("mirrored", scan["words"][:64])
+    assert found == [[("volume", FLAGS[0]["words"]), about_scan], [about_scan]]
 
 
 def test_frames_of_an_enhanced_object_are_named_by_their_numbers(tmp_path):

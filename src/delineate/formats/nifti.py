@@ -41,12 +41,13 @@ from .disk import (
     smallest_labels,
     told,
 )
-from .raster import CHANNEL_NAMES
+from .raster import CHANNEL_NAMES, COLOURS
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
 MGH_OFFSET = 284
 MGH_TYPES = (0, 1, 3, 4, 10)
+RGB_VECTOR = 2003  # intent: red, green and blue (NIFTI_INTENT_RGB_VECTOR)
 FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
 SUV = b"SUV"  # intent_name of values that are SUV by body weight
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
@@ -86,6 +87,8 @@ def read(path: str | Path) -> Volume:
             meta["channels"] = list(CHANNEL_NAMES[len(fields)])
         with opened(voxels) as file:
             array = _array(file, header, kind)
+        if "intent_code" in header and header["intent_code"].item() == RGB_VECTOR:
+            meta |= {"channels": list(COLOURS)} if array.shape[:-3] == (len(COLOURS),) else {}
         return Volume(array, grid, _unit(header), str(path), meta)
 
 
@@ -432,7 +435,8 @@ def write(
 
     sform and qform are both written with code 1; a sheared grid has only the sform. The dtype is
     kept, except that bool becomes uint8, float16 becomes float32, and labels get the smallest
-    unsigned dtype. ``labels`` go into a comment extension as JSON, the unit "SUV" into intent_name.
+    unsigned dtype. ``labels`` go into a comment extension as JSON, the unit "SUV" into intent_name,
+    and that channels are colours into intent_code.
 
     Args:
         volume: (I, J, K) or (C, I, J, K).
@@ -487,6 +491,8 @@ def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) 
     image.set_qform(volume.grid.affine, code=code, strip_shears=True)
     if volume.unit == "SUV":
         image.header["intent_name"] = SUV
+    if tuple(volume.meta.get("channels", ())) == COLOURS and volume.unit != "label":
+        image.header["intent_code"] = RGB_VECTOR
     # NIfTI has no field for label names, so they go into an extension.
     if labels is not None and len(labels):
         text = labels_as_text(labels)

@@ -114,6 +114,16 @@ def test_the_same_voxels_are_read(tmp_path: Path, name: str):
         assert corner == pytest.approx(ours, abs=1e-4)
 
 
+def test_colours_keep_their_names_from_nifti_through_dicom_to_nifti(tmp_path: Path):
+    given = CASES["colours"][0]
+    files.write(given, tmp_path / "a.nii.gz")
+    write_images(files.read(tmp_path / "a.nii.gz"), tmp_path / "s")
+    files.write(files.read(tmp_path / "s"), tmp_path / "b.nii.gz")
+    again = files.read(tmp_path / "b.nii.gz")
+    assert again.meta["channels"] == ["red", "green", "blue"]
+    assert np.array_equal(same_place(again, given.grid.codes), given.array)
+
+
 @pytest.mark.parametrize("name", ["oblique CT", "real MR on tilted slices", "activity"])
 def test_one_file_has_all_slices_as_frames(tmp_path: Path, name: str):
     given, modality, unit, most = CASES[name]

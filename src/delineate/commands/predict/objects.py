@@ -246,9 +246,11 @@ def _write_sr(result: Result, target: Path) -> None:
         own = own[np.isfinite(own)]
         mean, sd = (float(own.mean()), float(own.std())) if own.size else (np.nan, np.nan)
         axes = diameters(mask, series.grid.spacing_mm)
-        rows.append(
-            Measured(label.name, volumes_ml[label.name], mean, sd, axes.long_mm, axes.short_mm)
-        )
+        sizes = volumes_ml[label.name], mean, sd, axes.long_mm, axes.short_mm
+        # A flag that names no structure is about the scan, and so about all of them.
+        about = (one for one in result.flags if label.name in (one["structures"] or [label.name]))
+        flags = tuple((str(one["kind"]), str(one["words"])) for one in about)
+        rows.append(Measured(label.name, *sizes, flags))
     seg = target.with_name(file_of(target.name.removesuffix(".sr.dcm"), "seg"))
     write_sr(rows, scan.unit, seg, series, target, **result.algorithm)
 

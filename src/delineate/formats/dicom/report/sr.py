@@ -42,6 +42,7 @@ MEAN, SD = Code("373098007", "Mean"), Code("386136009", "Standard Deviation")
 VOLUME = Code("118565006", "Volume"), Code("ml", "milliliter", "UCUM")
 MM = Code("mm", "millimeter", "UCUM")
 AXES = (Code("103339001", "Long Axis"), MM), (Code("103340004", "Short Axis"), MM)
+FLAG, MOST_KIND, MOST_MEANING = Code("flag", "Flag", PRIVATE), 16, 64  # characters of a code
 # Modality -> what was reported on (PS3.16 CID 100).
 PROCEDURES = {
     "CT": Code("25045-6", "CT unspecified body region", "LN"),
@@ -55,7 +56,8 @@ IMAGING = Code("363679005", "Imaging procedure")
 @dataclass(frozen=True)
 class Measured:
     """The measurements of one structure. ``mean`` and ``sd`` are of the intensities of its voxels,
-    NaN if none is known; see ``metrics.diameters`` for the axes.
+    NaN if none is known; see ``metrics.diameters`` for the axes. ``flags`` are the kind and the
+    sentence of what is implausible about it.
     """
 
     name: str
@@ -64,11 +66,12 @@ class Measured:
     sd: float
     long_axis_mm: float
     short_axis_mm: float
+    flags: tuple[tuple[str, str], ...] = ()
 
     @property
     def values(self) -> tuple[float, ...]:
         """The measurements, as they are written: to 6 digits, without NaN."""
-        own = (getattr(self, one.name) for one in fields(self) if one.name != "name")
+        own = (getattr(self, one.name) for one in fields(self) if one.type == "float")
         return tuple(float(f"{v:.{DIGITS}g}") for v in own if not math.isnan(v))
 
 
@@ -127,16 +130,30 @@ def write_sr(
     with_dates_of(series.headers[0], document)
     with atomic.replacing(path) as temporary:
         document.save_as(temporary)
-        prove(_numbers(temporary) == [row.values for row in rows], "measurements", path)
+        written = [(row.values, [one.value for one in _flags(row)]) for row in rows]
+        prove(_content(temporary) == written, "measurements", path)
 
 
-def _numbers(path: Path) -> list[tuple[float, ...]]:
-    """The measurements of each group of a report."""
+def _content(path: Path) -> list[tuple[tuple[float, ...], list[str]]]:
+    """The measurements of each group of a report, and the kinds of its flags."""
     import highdicom as hd
 
     report: Any = hd.sr.srread(path).content
-    groups = report.get_volumetric_roi_measurement_groups()
-    return [tuple(one.value for one in group.get_measurements()) for group in groups]
+    return [
+        (
+            tuple(one.value for one in group.get_measurements()),
+            [one.value.value for one in group.get_qualitative_evaluations(name=concept(FLAG))],
+        )
+        for group in report.get_volumetric_roi_measurement_groups()
+    ]
+
+
+def _flags(row: Measured) -> list[Code]:
+    """The flags of a structure as codes, whose meaning is the sentence as far as it fits."""
+    return [
+        Code(kind[:MOST_KIND].rstrip(), words[:MOST_MEANING].rstrip(), PRIVATE)
+        for kind, words in row.flags
+    ]
 
 
 def _group(
@@ -174,6 +191,10 @@ def _group(
         finding_type=_copied(kind),
         finding_sites=[site],
         measurements=measured,
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(concept(FLAG), concept(one)) for one in _flags(row)
+        ]
+        or None,
     )
 
 
