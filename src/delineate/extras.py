@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+from collections.abc import Sequence
 
 from .core.errors import UsageError, missing_sentence
 
@@ -23,7 +24,7 @@ EXTRAS = {
     "itk": ("SimpleITK",),
     "hdf5": ("h5py",),
     "tensorboard": ("torch", "tensorboard"),
-    "cluster": ("ray",),
+    "cluster": ("ray", "fsspec", "s3fs", "pyarrow"),
 }
 
 
@@ -31,17 +32,18 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def require_extra(extra: str, what: str) -> None:
+def require_extra(extra: str, what: str, only: Sequence[str] = ()) -> None:
     """Check that the packages of an extra are installed; imports none of them.
 
     Args:
         extra: a key of ``EXTRAS``.
         what: what needs them, the subject of the error's sentence.
+        only: the packages of the extra that are needed; () is all.
 
     Raises:
         UsageError: a package is missing; the sentence has the command that installs it.
     """
-    missing = [name for name in EXTRAS[extra] if not is_installed(name)]
+    missing = [name for name in only or EXTRAS[extra] if not is_installed(name)]
     if missing:
         raise UsageError(missing_sentence(what, missing, f'"{DISTRIBUTION}[{extra}]"'))
 

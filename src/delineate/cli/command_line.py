@@ -11,7 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,6 +56,9 @@ from .terminal import (
     table_width,
 )
 
+if TYPE_CHECKING:
+    from ..commands.predict import ListReport
+
 log = logging.getLogger(__name__)
 # Modules that ``predict`` loads when it needs them, and a process that stays loads at its start.
 USED_BY_PREDICT = (
@@ -88,6 +91,27 @@ ModelPath = Annotated[Path, typer.Argument(help="The model.", metavar="MODEL")]
 def out(help: str, metavar: str | None = None) -> typer.models.OptionInfo:
     """The option ``-o``, which every command that writes has."""
     return typer.Option("-o", "--out", help=help, metavar=metavar)  # type: ignore[no-any-return]
+
+
+PredictionTarget = Annotated[
+    str,
+    out(
+        "Folder for CASE.nii.gz and predictions.json; of work lists also a URL, such as "
+        "s3://bucket/masks.",
+        "PATH",
+    ),
+]
+PredictionInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Files, DICOM folders, folders of cases, or manifests; none if --channels names "
+        "files. Or from an archive: dicomweb:URL/studies/UID, or dimse:AE@host:port/UID, and "
+        "one of its series with /series/UID or /UID. Or work lists of any length: LIST.jsonl, "
+        "LIST.parquet, LIST.csv, or a pattern such as 'scans/*.nii.gz', here or in a store "
+        "(s3://, gs://, az://, https://).",
+        metavar="[INPUT...]",
+    ),
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -241,17 +265,9 @@ def train(
 @with_options(PredictOptions)
 def predict(
     model: ModelPath,
-    target: Annotated[Path, out("Folder for CASE.nii.gz and predictions.json.")],
+    target: PredictionTarget,
     options: PredictOptions,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files, DICOM folders, folders of cases, or manifests; none if --channels names "
-            "files. Or from an archive: dicomweb:URL/studies/UID, or dimse:AE@host:port/UID, and "
-            "one of its series with /series/UID or /UID.",
-            metavar="[INPUT...]",
-        ),
-    ] = None,
+    inputs: PredictionInputs = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -287,6 +303,9 @@ def predict(
         return
     with progress_bar() as progress:
         done = step.predict(model, inputs or [], target, options, say=say, progress=progress)
+    if isinstance(done, step.ListReport):
+        _end_list(done, as_json)
+        return
     written = {outcome.name: outcome.value or {} for outcome in done.written}
     if as_json:
         failed = {outcome.name: str(outcome.error) for outcome in done.failures}
@@ -375,11 +394,21 @@ def _program() -> Callable[[Sequence[str], str], int]:
     return run
 
 
+def _end_list(done: ListReport, as_json: bool) -> None:
+    """Print the numbers and the first failures of a work list."""
+    if as_json:
+        show_json({**vars(done), "outcomes": [str(one.error) for one in done.outcomes]})
+    say(done.sentence())
+    end_with([str(outcome.error) for outcome in done.failures])
+
+
 @app.command()
 def status(
     folder: Annotated[
-        Path,
-        typer.Argument(help="The folder of predict -o, while it works or later.", metavar="OUT"),
+        str,
+        typer.Argument(
+            help="The folder or URL of predict -o, while it works or later.", metavar="OUT"
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

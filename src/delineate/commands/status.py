@@ -15,9 +15,12 @@ from ..core.errors import InputError
 from ..core.inputs import read_json
 from ..core.words import duration
 from ..execution.claims import CLAIM, holder_of
-from ..execution.shards import files_of_shards
+from ..execution.ledger import Ledger
+from ..execution.shards import WHOLE, files_of_shards
+from ..formats import stores
 from .options import PredictOptions
 from .predict.journal import Journal, journals_of
+from .predict.stored import StoredRecords
 
 RECENT_S = 600.0  # the rate is that of so long before the last result
 
@@ -64,34 +67,50 @@ class Status:
 
 
 def status(out: str | Path) -> Status:
-    """The progress of the predictions into the folder ``out``.
+    """The progress of the predictions into ``out``, a folder or the URL of one in a store.
 
     Raises:
         InputError: it has no records of predictions, or they cannot be read.
     """
-    folder = Path(out)
+    if stores.is_url(out):
+        with StoredRecords(str(out), WHOLE) as records:
+            records.fetch()
+            return status(records.folder)
+    folder = Path(stores.local(out))
     path = folder / "predictions.json"
     if not path.is_file() and not journals_of(folder):
         raise InputError("has no records of predictions (predictions.json)", path=folder)
     record = read_json(path) if path.is_file() else {}
+    if "cases_in" in record:
+        return _of_list(folder, record.get("listed"))
     cases: dict[str, Any] = record.get("cases", {})
     journal = Journal(folder, "", PredictOptions())
     failed = {case: str(e["error"]) for case, e in cases.items() if "error" in e}
     failed = {case: why for case, why in failed.items() if case not in journal.entries}
     failed |= journal.failures
     done = (journal.entries.keys() | cases.keys()) - failed.keys()
+    left = len(set(record.get("writing", ())) - done - failed.keys())
+    failed = dict(sorted(failed.items()))
+    return Status(len(done), failed, left, _working(folder), _per_hour(journal.times))
+
+
+def _of_list(folder: Path, listed: int | None) -> Status:
+    """The progress of a work list with so many lines; without their number nothing is left."""
+    ledger = Ledger(folder)
+    failed = ledger.failures()
+    done = ledger.done - sum(ledger.result(case) is not None for case in failed)
+    left = max(0, (listed or 0) - done - len(failed))
+    return Status(done, failed, left, _working(folder), _per_hour(ledger.times))
+
+
+def _working(folder: Path) -> dict[str, str]:
     claims = [folder / CLAIM, *files_of_shards(folder, CLAIM)]
-    return Status(
-        len(done),
-        dict(sorted(failed.items())),
-        len(set(record.get("writing", ())) - done - failed.keys()),
-        {claim.name: holder for claim in claims if (holder := holder_of(claim))},
-        _per_hour(journal.times),
-    )
+    return {claim.name: holder for claim in claims if (holder := holder_of(claim))}
 
 
 def _per_hour(times: list[float]) -> float | None:
-    recent = sorted(at for at in times if at > max(times) - RECENT_S)
+    latest = max(times, default=0.0)
+    recent = sorted(at for at in times if at > latest - RECENT_S)
     if len(recent) < 2 or recent[0] == recent[-1]:
         return None
     return 3600 * (len(recent) - 1) / (recent[-1] - recent[0])

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -33,6 +34,7 @@ TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\..+", re.DOTALL)
 _TOGETHER: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("together", default=None)
 # A name may have 255 bytes; the ending of the final name is kept.
 _KEPT_CHARACTERS = 48
+SYNCED_EVERY_S = 1.0  # the lines of an ``Appender``
 
 
 @contextlib.contextmanager
@@ -176,6 +178,19 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write ``lines`` (UTF-8, without their newlines) to ``path`` in one step, one after another,
+    so that they are never all in memory.
+    """
+    write_parts(path, (line.encode("utf-8") + b"\n" for line in lines))
+
+
+def write_parts(path: str | Path, parts: Iterable[bytes]) -> None:
+    """Write ``parts`` to ``path`` in one step, each when it comes."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
+
+
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     """Write plain data as JSON with a checksum (``inputs.json_text``) in one step."""
     write_text(path, json_text(data, indent=1))
@@ -205,6 +220,63 @@ def append_line(path: str | Path, line: str) -> None:
             os.fsync(file.fileno())
         if is_new:
             _sync(target.parent)
+
+
+class Appender:
+    """Adds many lines to a text file, which is made if it is missing; a context manager.
+
+    A line is with the system when ``put`` returns, so that a kill of this process does not lose it,
+    and on the disk ``SYNCED_EVERY_S`` later, at ``sync`` or at the end: a power cut may cost the
+    lines since. It leaves at most an incomplete last line, as for ``append_line``.
+
+    Raises:
+        OutputError: as ``replacing``.
+    """
+
+    def __init__(self, path: str | Path):
+        self._path = Path(path)
+        refuse_originals(self._path)
+        with _as_output_error(self._path, ()):
+            _make_durable_folder(self._path.parent)
+            self._file = self._path.open("ab+", buffering=0)
+            if self._file.tell():
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    self._file.write(b"\n")
+            _sync(self._path.parent)
+        self._synced = time.monotonic()
+
+    def put(self, line: str) -> None:
+        """Add ``line`` (UTF-8, without its newline).
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        content = memoryview(line.encode("utf-8") + b"\n")
+        with _as_output_error(self._path, ()):
+            while content:
+                content = content[self._file.write(content) :]
+        if time.monotonic() - self._synced > SYNCED_EVERY_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Put all lines on the disk.
+
+        Raises:
+            OutputError: the disk is full or broken.
+        """
+        with _as_output_error(self._path, ()):
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.sync()
+        finally:
+            self._file.close()
 
 
 class Note:

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import DelineateError, InputError
 from .machine import memory_bytes
@@ -33,6 +33,7 @@ from .progress import Say, unsaid
 
 MOST_BYTES = 1 << 28  # of a JSON file; the record of 100,000 predictions has about a quarter
 LARGE_BYTES = 1 << 24  # of a JSON file, above which the memory that it needs is estimated
+MOST_LINE_BYTES = 1 << 20  # of a line of a file that is read line by line
 MOST_YAML_BYTES = 1 << 22  # YAML is written by hand, and parsed slowly
 MOST_ALIASES = 100  # in a YAML file; each repeats a part of it, and parts can repeat parts
 MOST_DEPTH = 100  # of lists and mappings in a YAML file
@@ -193,6 +194,30 @@ def json_text(data: Mapping[str, Any], indent: int | None = None) -> str:
     delineate.core.inputs.ChecksumError: has been changed or damaged since it was written...
     """
     return json.dumps({**data, CHECKSUM: _checksum(data, as_read)}, indent=indent)
+
+
+_LINE_END = re.compile(rb', "delineate_checksum": "crc32:([0-9a-f]{8})"\}$')
+
+
+def json_line(data: Mapping[str, Any]) -> str:
+    """As ``json_text``, with sorted keys and the checksum at the end, so that ``is_intact``
+    verifies the line without parsing it.
+
+    >>> json_line({"spleen": 2, "liver": 1})
+    '{"liver": 1, "spleen": 2, "delineate_checksum": "crc32:afd54dd8"}'
+    >>> parse_json(json_line({"liver": 1})), is_intact(json_line({"liver": 1}).encode())
+    ({'liver': 1}, True)
+    """
+    text = json.dumps(data, sort_keys=True)
+    return f'{text[:-1]}, "{CHECKSUM}": "crc32:{zlib.crc32(text.encode()):08x}"}}'
+
+
+def is_intact(line: bytes) -> bool:
+    """Whether a line is as ``json_line`` wrote it; of others, also valid ones, False."""
+    end = _LINE_END.search(line, max(0, len(line) - 60))
+    if end is None:
+        return False
+    return zlib.crc32(b"}", zlib.crc32(line[: end.start()])) == int(end[1], 16)
 
 
 def as_read(data: Any) -> Any:
@@ -360,6 +385,43 @@ def _object_in(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return data if isinstance(data, dict) else None
+
+
+def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Offset and content of each line of an open file, without its end; None for one with more than
+    ``MOST_LINE_BYTES``, of which no more is held. Files of any size are read.
+
+    >>> import io
+    >>> list(lines_of(io.BytesIO(b"liver\\nspleen")))
+    [(0, b'liver'), (6, b'spleen')]
+    """
+    offset = 0
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        start, offset = offset, offset + len(line)
+        if line.endswith(b"\n") or len(line) <= MOST_LINE_BYTES:
+            yield start, line.rstrip(b"\r\n")
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MOST_LINE_BYTES)
+            offset += len(line)
+        yield start, None
+
+
+def object_in_line(line: bytes | None) -> dict[str, Any]:
+    """The object in a line of ``lines_of``.
+
+    Raises:
+        ValueError: it is too long or holds something else; in words.
+    """
+    if line is None:
+        raise ValueError(f"it is longer than {MOST_LINE_BYTES / 2**20:g} MiB")
+    try:
+        data = parse_json(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    if not isinstance(data, dict):
+        raise ValueError("it is not an object of names and values")
+    return data
 
 
 def read_text(path: str | Path) -> str:

@@ -50,7 +50,7 @@ class Engine:
         if name not in (LOCAL, RAY) or (separator and (name == LOCAL or not place)):
             raise UsageError(f"--engine must be local, ray or ray://HOST:PORT, found {text!r}")
         if name == RAY:
-            require_extra("cluster", "--engine ray")
+            require_extra("cluster", "--engine ray", only=("ray",))
         return cls(name, text if separator else "")
 
     @property

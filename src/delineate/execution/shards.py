@@ -80,6 +80,9 @@ class Shard:
         return f"shard {self.number} of {self.of}"
 
 
+WHOLE = Shard()
+
+
 def files_of_shards(folder: str | Path, name: str) -> list[Path]:
     """The files in ``folder`` that shards, of any number of them, have by this name."""
     stem, _, ending = name.rpartition(".")

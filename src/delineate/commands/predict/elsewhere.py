@@ -6,7 +6,7 @@ the journal, which this process alone writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Finished:
     """A case whose results are written: its entry, its files with their SHA-256, an error about an
-    addition that could not be written, and sentences for the user.
+    addition that could not be written, sentences for the user, and the bytes of files in a store.
     """
 
     entry: dict[str, Any]
     files: Mapping[str, str]
     error: DelineateError | None
     notes: tuple[str, ...]
+    nbytes: int | None = None
 
 
 @dataclass
@@ -58,9 +59,10 @@ class SegmentCase:
     options: PredictOptions
     _networks: infer.Engine | None = field(default=None, repr=False)
 
-    def __call__(self, case: Case) -> Finished:
+    def __call__(self, case: Case, out: Path | None = None) -> Finished:
+        """Segment one case; into another folder than that of the others if ``out`` is given."""
         with reading_at_most(self.options.ram_bytes):
-            return _segmented(self, case, self.options)
+            return _segmented(self, case, self.out if out is None else out, self.options)
 
     def networks(self) -> infer.Engine:
         """The networks, made at the first case of a worker."""
@@ -96,12 +98,12 @@ class _Line:
 
 
 @reads_images
-def _segmented(function: SegmentCase, case: Case, options: PredictOptions) -> Finished:
-    line: Any = _Line(function.out)
+def _segmented(function: SegmentCase, case: Case, out: Path, options: PredictOptions) -> Finished:
+    line: Any = _Line(out)
     notes: list[str] = []
     alone = replace(function.header, cases=(case,))
     with Session(
-        function.bundle, function.networks, alone, function.out, options, line, line, notes.append
+        function.bundle, function.networks, alone, out, options, line, line, notes.append
     ) as session:
         (outcome,) = session.run()
     if outcome.value is None:
@@ -113,14 +115,15 @@ def _segmented(function: SegmentCase, case: Case, options: PredictOptions) -> Fi
 
 def run_elsewhere(
     work: Work,
-    function: SegmentCase,
-    cases: Manifest,
+    function: Callable[[Any], Finished],
+    items: Sequence[Any],
+    names: Sequence[str],
     journal: Journal,
     claim: Claim,
     say: Say,
     progress: Progress,
 ) -> list[Outcome[dict[str, Any]]]:
-    """Segment the cases on an engine; every case's outcome, in the manifest's order."""
+    """Segment cases, the items of the function, on an engine; the outcome of each, in order."""
 
     def record(outcome: Outcome[Finished]) -> None:
         claim.confirm()
@@ -130,12 +133,15 @@ def run_elsewhere(
             return
         for note in outcome.value.notes:
             say(note)
-        journal.put(outcome.name, outcome.value.entry, outcome.value.files)
+        done = outcome.value
+        journal.put(outcome.name, done.entry, done.files, done.nbytes)
 
     outcomes = work.run(
         function,
-        cases.cases,
-        names=[case.id for case in cases],
+        items,
+        names=names,
+        # On this machine the networks use all cores.
+        workers=1 if work.is_local else None,
         whole_node=True,
         stage="predict",
         progress=progress,

@@ -31,12 +31,12 @@ from ...core.inputs import json_text, read_json_lines, sha256_of
 from ...core.manifest import ABSENT, Case
 from ...core.progress import Say, unsaid
 from ...core.scores import without_nan
+from ...execution.ledger import BEGUN, NAME
 from ...execution.local import Outcome
 from ...execution.shards import Shard, files_of_shards
 from ...formats.files import files_of
 from ..options import ArchiveOptions, PredictOptions
 
-NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
 # Options that do not change a mask: where and with how much memory it is computed, which scans, and
 # how they come and the results go.
 IMMATERIAL = frozenset(
@@ -65,10 +65,7 @@ class Journal:
 
     def __init__(self, out: Path, model: str, options: PredictOptions, say: Say = unsaid):
         self._out, self._shard = out, Shard.parsed(options.shard)
-        given = {k: v for k, v in vars(options).items() if k not in (*IMMATERIAL, *FORMS)}
-        given |= {"mask_form": options.mask_form, "objects": options.objects}
-        content = json.dumps([model, given], sort_keys=True, default=str)
-        self._made_by = hashlib.sha256(content.encode()).hexdigest()
+        self._made_by = made_by(model, options)
         self._lines: dict[str, Entry] = {}
         self._failures: dict[str, Entry] = {}
         self._own: set[str] = set()
@@ -163,8 +160,12 @@ class Journal:
         """
         self.put(case, entry, digests_of(self._out, files))
 
-    def put(self, case: str, entry: Entry, files: Mapping[str, str]) -> None:
-        """As ``add``, with the SHA-256 of each file, by its path in the folder."""
+    def put(
+        self, case: str, entry: Entry, files: Mapping[str, str], nbytes: int | None = None
+    ) -> None:
+        """As ``add``, with the SHA-256 of each file, by its path in the folder; ``nbytes`` is for
+        ledgers.
+        """
         line = {"case": case, "made_by": self._made_by, "files": dict(files)}
         self._put(case, line | {"entry": without_nan(entry)})
 
@@ -216,6 +217,14 @@ class Journal:
                 one.unlink()
 
 
+def made_by(model: str, options: PredictOptions) -> str:
+    """A digest of the model's id and of the options that can change a mask."""
+    given = {k: v for k, v in vars(options).items() if k not in (*IMMATERIAL, *FORMS)}
+    given |= {"mask_form": options.mask_form, "objects": options.objects}
+    content = json.dumps([model, given], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def journals_of(out: Path) -> list[Path]:
     """The journals in the folder ``out``: that of calls without shards, and those of shards."""
     return _all_of(out, NAME)
@@ -244,3 +253,6 @@ def inputs_sha256(case: Case) -> dict[str, str]:
             raise InputError("cannot be read", case=case.id, path=path)
         found[str(path)] = digest
     return found
+
+
+__all__ = ["BEGUN", "NAME", "Journal", "digests_of", "inputs_sha256", "journals_of", "made_by"]

@@ -23,6 +23,7 @@ from ..options import PredictOptions, reads_images
 from .predict import gather
 from .refusals import refuse_unfit
 from .results import inputs_of, refuse_foreign, targets_of
+from .work_lists import are_lists
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,6 +86,8 @@ def outlook(
     Raises:
         InputError, BundleError, UsageError, OutputError: as ``predict``.
     """
+    if are_lists(inputs, out):
+        raise UsageError("--dry-run is not for work lists, patterns and URLs")
     if any(map(is_remote, inputs)):
         raise UsageError("--dry-run fetches nothing from an archive; give scans on a disk")
     device_for(options.device, options.backend)

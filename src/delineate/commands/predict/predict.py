@@ -6,16 +6,15 @@ done. No scan is replaced (see ``results`` for the output).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cohorts.discovery import channels
 from ...cohorts.discovery.originals import originals
 from ...cohorts.discovery.scans import Scans, collect
-from ...cohorts.licence import is_restricted
 from ...core import atomic
 from ...core.bundle import Bundle
 from ...core.errors import DelineateError
@@ -23,49 +22,21 @@ from ...core.inputs import reading_at_most
 from ...core.manifest import Manifest
 from ...core.outputs import Originals
 from ...core.progress import Progress, Say, silent, unsaid
-from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
-from ...execution.claims import Claim
 from ...execution.shards import Shard, claimed_by, turn
 from ...extras import require_extra
 from ...formats import apart
-from ...inference.devices import Cpu, device_for
+from ...inference.devices import device_for
 from ..options import PredictOptions, reads_images
-from . import archives
+from . import archives, work_lists
 from .archives import Fetched
 from .crashes import Crashes
-from .elsewhere import SegmentCase, run_elsewhere
 from .journal import Journal
-from .kept import loaded
 from .objects import KINDS
 from .refusals import refuse_unfit
 from .results import refuse_edited, refuse_foreign, targets_of, write_record
-from .session import Session, engine_maker
-
-if TYPE_CHECKING:
-    import torch
-
-    from ...inference.engine import Engine as Networks
-
-
-@dataclass(frozen=True)
-class PredictionReport:
-    """One outcome per case; its value is the entry of ``predictions.json``.
-
-    An outcome with a value and an error is a mask without one of the requested additions.
-    """
-
-    out: Path
-    outcomes: Sequence[batch.Outcome[dict[str, Any]]]
-
-    @property
-    def failures(self) -> list[batch.Outcome[dict[str, Any]]]:
-        return [o for o in self.outcomes if o.error is not None]
-
-    @property
-    def written(self) -> list[batch.Outcome[dict[str, Any]]]:
-        """Outcomes with a mask."""
-        return [o for o in self.outcomes if o.value is not None]
+from .session import engine_maker
+from .starting import PredictionReport, head_of, opened, segmented
 
 
 @reads_images
@@ -97,12 +68,14 @@ def predict(
         OutputError: an output would replace a file that is read; nothing was done.
     """
     # Missing packages and devices are refused before anything is read.
+    if work_lists.are_lists(inputs, out):
+        return work_lists.predict_list(model, inputs, out, options, say=say, progress=progress)
     options = archives.asked(options, inputs)
     _ = options.work
     if any(KINDS[kind].by_highdicom for kind in options.objects):
         require_extra("dicom", "a DICOM object of a prediction")
     device_for(options.device, options.backend)
-    bundle = _loaded(model, say)
+    bundle = opened(model, say)
     source = archives.fetched(inputs, out, bundle.plan, options, say, progress)
     if source.failures and not source.inputs:
         raise next(iter(source.failures.values()))
@@ -136,17 +109,6 @@ def _found(source: Fetched, bundle: Bundle, options: PredictOptions, say: Say) -
     return scans
 
 
-def _loaded(model: str | Path | Bundle, say: Say) -> Bundle:
-    """The model, with a sentence about its licence and its verdict if they restrict its use."""
-    bundle = model if isinstance(model, Bundle) else loaded(model)
-    licence = str(bundle.card.get("licence", ""))
-    if is_restricted(licence):
-        say(f"this model and its masks are restricted in their use; licence {licence}")
-    if warning := Verdict.from_json(bundle.card.get("verdict")).warning:
-        say(warning)
-    return bundle
-
-
 def predict_cases(
     bundle: Bundle,
     manifest: Manifest,
@@ -177,7 +139,7 @@ def predict_cases(
     guarded.refuse(targets_of(manifest, folder, options, bundle.plan))
     refuse_foreign(manifest, folder, options, bundle.plan)
     device = device_for(options.device, options.backend)
-    head = _head(bundle, device, options, model, source)
+    head = head_of(bundle, device, options, model, source)
     journal = Journal(folder, bundle.id, options, say)
     finished = _finished(manifest, journal, options, say, progress)
     left = replace(manifest, cases=tuple(c for c in manifest if c.id not in finished))
@@ -190,7 +152,7 @@ def predict_cases(
         with turn(folder, shard):
             record([], writing=[case.id for case in left])
         if make is not None:
-            finished |= _segmented(
+            finished |= segmented(
                 bundle, make, model, left, folder, options, journal, claim, say, progress
             )
         outcomes = [finished[case.id] for case in manifest]
@@ -201,29 +163,6 @@ def predict_cases(
         with turn(folder, shard):
             record(outcomes)
     return outcomes
-
-
-def _segmented(
-    bundle: Bundle,
-    make: Callable[[], Networks],
-    model: str | Path,
-    left: Manifest,
-    out: Path,
-    options: PredictOptions,
-    journal: Journal,
-    claim: Claim,
-    say: Say,
-    progress: Progress,
-) -> dict[str, batch.Outcome[dict[str, Any]]]:
-    """Case -> outcome, of cases that are segmented now, on the engine that is asked for."""
-    if (work := options.work).is_local:
-        with Session(bundle, make, left, out, options, journal, claim, say, progress) as session:
-            outcomes = session.run()
-        claim.confirm()
-    else:
-        function = SegmentCase(bundle, model, replace(left, cases=()), out, options)
-        outcomes = run_elsewhere(work, function, left, journal, claim, say, progress)
-    return {outcome.name: outcome for outcome in outcomes}
 
 
 def _of_shard(manifest: Manifest, shard: Shard, say: Say) -> Manifest:
@@ -258,28 +197,6 @@ def _finished(
             "them again"
         )
     return found
-
-
-def _head(
-    bundle: Bundle,
-    device: torch.device | Cpu,
-    options: PredictOptions,
-    model: str | Path,
-    source: Fetched | None,
-) -> dict[str, Any]:
-    """What the record of a call has apart from its cases."""
-    from ...inference import engine as infer
-
-    backend: Any = options.backend
-    head = {
-        "model": Path(model).name,
-        "device": device.type,
-        "precision": infer.precision_of(bundle, device, infer.DTYPES[options.precision], backend),
-        "options": options,
-    }
-    if source is not None and source.origins:
-        head["archives"] = {place.name: str(one) for place, one in source.origins.items()}
-    return head
 
 
 def gather(

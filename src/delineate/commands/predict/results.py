@@ -299,7 +299,7 @@ def write_record(
         order: in which cases are listed, whatever order they were finished in; others come first.
     """
     path, asked = folder / "predictions.json", head["options"]
-    cases, begun = _earlier(path, asked.overwrite)
+    cases, begun = ({}, set()) if "cases_in" in head else _earlier(path, asked.overwrite)
     cases |= {} if journal is None else journal.entries
     for outcome in outcomes:
         cases[outcome.name] = (
@@ -404,7 +404,22 @@ def _earlier(path: Path, overwrite: bool = False) -> tuple[dict[str, Any], set[s
             path=path,
         ) from error
     kept = migrate("delineate_predictions", record, path=str(path), error=OutputError)
+    refuse_list(kept, path)
     return dict(kept["cases"]), set(kept.get("writing", ()))
+
+
+def refuse_list(record: Mapping[str, Any], path: Path) -> None:
+    """Refuse a record whose cases are those of a work list.
+
+    Raises:
+        OutputError: see above.
+    """
+    if "cases_in" in record:
+        raise OutputError(
+            "is the record of a work list, whose results have a folder of their own: give the list "
+            "again, or choose another folder",
+            path=path,
+        )
 
 
 def _csv(cases: dict[str, Any]) -> str:

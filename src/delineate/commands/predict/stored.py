@@ -1,0 +1,235 @@
+"""Scans from stores of objects, and results to them (``formats.stores``).
+
+The scan of a case is fetched to a temporary folder, segmented there, and removed. Each result is
+put as one object when it is complete. A journal in a store is one object, ``predictions.jsonl``,
+and while a call works one part more for every ``PART_LINES`` lines or ``PART_S`` seconds, because
+objects cannot grow: a kill costs the lines since the last part, whose cases are done again. Names
+of objects stand in records in place of those of the temporary files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ...cohorts.discovery.dicom_rules import DicomRules
+from ...cohorts.work_list import Row
+from ...core import atomic
+from ...core.errors import DelineateError, InputError
+from ...core.manifest import Case, Source
+from ...core.volume import ReadAs
+from ...execution.ledger import NAME
+from ...execution.shards import Shard
+from ...formats import stores
+from .elsewhere import Finished, SegmentCase
+
+PART = ".part-"
+PART_LINES, PART_S = 500, 20.0
+RECORD = "predictions.json"
+
+
+@dataclass
+class StoredCase:
+    """The function of one case with a scan or results in a store, or a scan whose content the list
+    states.
+
+    Args:
+        segment: the function of a case on this machine.
+        out: the URL of the results; "" is the folder of ``segment``.
+        rules, units: for the sources of the scan.
+    """
+
+    segment: SegmentCase
+    out: str
+    rules: DicomRules
+    units: Sequence[ReadAs]
+
+    def __call__(self, row: Row) -> Finished:
+        with tempfile.TemporaryDirectory(prefix="delineate-") as place:
+            names: dict[str, str] = {}
+            try:
+                return self._finished(row, Path(place), names)
+            except DelineateError as error:
+                error.message = _renamed(error.message, names)
+                error.path = None if error.path is None else _renamed(error.path, names)
+                raise
+
+    def _finished(self, row: Row, place: Path, names: dict[str, str]) -> Finished:
+        images = [_fetched(row, n, place, names) for n in range(len(row.case.images))]
+        case = self.rules.with_images(replace(row.case, images=tuple(images)))
+        case = _in_units(case, self.units)
+        out = atomic.make_folder(place / "results") if self.out else self.segment.out
+        done = self.segment(case, out)
+        nbytes = sum((out / name).stat().st_size for name in done.files)
+        for name in done.files if self.out else ():
+            stores.put(out / name, stores.joined(self.out, name))
+        return replace(done, entry=_renamed(done.entry, names), nbytes=nbytes)
+
+
+def _in_units(case: Case, units: Sequence[ReadAs]) -> Case:
+    if not any(units):
+        return case
+    pairs = zip(case.images, units, strict=len(case.images) > 1)
+    return replace(case, images=tuple(replace(s, unit=u) if s.path else s for s, u in pairs))
+
+
+def _fetched(row: Row, number: int, place: Path, names: dict[str, str]) -> Source:
+    """The source with files of this machine; ``names`` receives what they stand for.
+
+    Raises:
+        InputError: it cannot be fetched, or is not what the list states.
+    """
+    image = row.case.images[number]
+    if not stores.is_url(image.path):
+        _refuse_other(row, Path(image.path))
+        return image
+    folder = atomic.make_folder(place / f"scan {number}")
+    if stores.exists(image.path):
+        target = folder / Path(image.path.partition("?")[0]).name
+        names[str(folder)] = stores.shown(image.path).rpartition("/")[0]
+        stores.fetch(image.path, target)
+        _refuse_other(row, target)
+        return replace(image, path=str(target))
+    names[str(folder)] = stores.shown(image.path).rstrip("/")
+    left = stores.MOST_BYTES
+    parts = stores.below(image.path)
+    for url in parts:
+        target = folder / url.removeprefix(image.path.rstrip("/")).lstrip("/")
+        atomic.make_folder(target.parent)
+        stores.fetch(url, target, left)
+        left -= target.stat().st_size
+    if not parts:
+        raise InputError("does not exist", path=stores.shown(image.path))
+    return replace(image, path=str(folder))
+
+
+def _refuse_other(row: Row, path: Path) -> None:
+    """Raises InputError: the file is not what the list states."""
+    if row.nbytes is not None and path.stat().st_size != row.nbytes:
+        raise InputError(
+            f"has {path.stat().st_size} bytes, and the list states {row.nbytes}", path=path
+        )
+    if row.sha256 and (found := stores.sha256_of(path)) != row.sha256:
+        raise InputError(f"has the SHA-256 {found}, and the list states {row.sha256}", path=path)
+
+
+def _renamed(data: Any, names: Mapping[str, str]) -> Any:
+    """Plain data in which objects stand in place of temporary files."""
+    if isinstance(data, str):
+        for old, new in names.items():
+            data = data.replace(old, new)
+        return data
+    if isinstance(data, Mapping):
+        return {_renamed(key, names): _renamed(value, names) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_renamed(one, names) for one in data]
+    return data
+
+
+def _content(paths: Sequence[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(1 << 20), b"")
+
+
+class StoredRecords(AbstractContextManager["StoredRecords"]):
+    """The records of predictions in a store, with copies in a temporary folder, ``folder``, which
+    this call works with. A context manager, which removes it.
+
+    Args:
+        url: the place of the results.
+        shard: of this call, whose journal is written.
+    """
+
+    def __init__(self, url: str, shard: Shard):
+        stores.require(url)
+        self._url, self._own = url.rstrip("/"), shard.named(NAME)
+        self._is_whole = shard.is_whole
+        self.folder = Path(tempfile.mkdtemp(prefix="delineate-"))
+        self._stored: list[str] = []
+        self._sent = self._lines = self._number = 0
+        self._since = time.monotonic()
+
+    def fetch(self) -> None:
+        """Copy the records that are there.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        stem = NAME.partition(".")[0]
+        parts: dict[str, list[Path]] = {}
+        with tempfile.TemporaryDirectory(prefix="delineate-") as place:
+            for url in stores.found(f"{self._url}/{stem}*.json*"):
+                name = url.rpartition("/")[2]
+                if name == RECORD:
+                    stores.fetch(url, self.folder / name)
+                    continue
+                stores.fetch(url, Path(place, name))
+                self._stored.append(url)
+                parts.setdefault(name.partition(PART)[0], []).append(Path(place, name))
+            for name, paths in parts.items():
+                atomic.write_parts(self.folder / name, _content(paths))
+        own = self.folder / self._own
+        self._sent = own.stat().st_size if own.is_file() else 0
+
+    def put_record(self) -> None:
+        """Put the head of the record.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        stores.put(self.folder / RECORD, f"{self._url}/{RECORD}")
+
+    def each(self) -> None:
+        """After a line of the journal: put a part when it is time.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._lines += 1
+        if self._lines >= PART_LINES or time.monotonic() - self._since > PART_S:
+            self._put_part()
+
+    def _put_part(self) -> None:
+        self._lines, self._since = 0, time.monotonic()
+        part = self.folder / ".part"
+        with (self.folder / self._own).open("rb") as file:
+            file.seek(self._sent)
+            content = file.read()
+        if not content:
+            return
+        atomic.write_bytes(part, content)
+        self._number += 1
+        url = f"{self._url}/{self._own}{PART}{int(time.time()):012d}-{self._number:06d}"
+        stores.put(part, url)
+        self._stored.append(url)
+        self._sent += len(content)
+
+    def finish(self) -> None:
+        """After the last line and the compaction of the journal: put it as one object.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        whole = f"{self._url}/{self._own}"
+        stores.put(self.folder / self._own, whole)
+        for url in self._stored:
+            name = url.rpartition("/")[2].partition(PART)[0]
+            if url.rpartition("/")[2] != self._own and (self._is_whole or name == self._own):
+                stores.remove(url)
+        self.put_record()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
