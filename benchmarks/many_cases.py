@@ -11,7 +11,7 @@ The list has one line for each case, all with the same small scan. Four processe
 
 Each prints its seconds, those for each of its cases, its peak resident memory, and the numbers of
 cases that were done, kept and failed; the parent adds the size of the journal, and checks that
-each case stands in it once. Each case looks at the size and time of its scan and of its result, and
+each case is in it once. Each case looks at the size and time of its scan and of its result, and
 has a line of the journal like that of a real scan.
 """
 

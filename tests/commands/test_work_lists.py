@@ -48,7 +48,7 @@ def test_a_list_gives_what_its_scans_give_and_is_resumed(archive, tmp_path):
     assert (out / "a.nii.gz").read_bytes() == (tmp_path / "one" / "a.nii.gz").read_bytes()
     failed = Ledger(out).failures()
     assert list(failed) == [*(f"list.jsonl line {n}" for n in (4, 5, 6)), "c"]
-    assert "stands in the list already" in failed["list.jsonl line 4"]
+    assert "is in the list already" in failed["list.jsonl line 4"]
     assert "stands twice" in failed["list.jsonl line 6"] and "'d/e'" in failed["list.jsonl line 5"]
     line = Ledger(out).line("a")
     assert line is not None and line["entry"]["about"] == {"age": 40}

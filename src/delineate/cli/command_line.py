@@ -430,6 +430,27 @@ def status(
 
 
 @app.command()
+def summarise(
+    folder: Annotated[Path, typer.Argument(help="The folder of predict -o.", metavar="OUT")],
+    target: Annotated[
+        Path | None,
+        out("Folder for summary.csv, .parquet and .html; by default OUT."),
+    ] = None,
+) -> None:
+    """Write the volumes, flags and seconds of all results as one table, and the report of the
+    archive: volumes by scanner, year, sex and age where a work list states them, and outliers.
+
+    Example: `delineate summarise out/`
+    """
+    from ..commands.predict.summarise import summarise as step
+
+    done = step(folder, target, say)
+    say(f"{done.done} results, {done.failed} failed")
+    for path in done.written:
+        say(f"written: {path}")
+
+
+@app.command()
 @with_options(EvaluateOptions)
 def evaluate(
     prediction: Annotated[

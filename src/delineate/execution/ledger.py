@@ -32,7 +32,7 @@ from ..core.progress import Say, unsaid
 from .shards import WHOLE, Shard, files_of_shards
 
 NAME, BEGUN = "predictions.jsonl", ".begun.jsonl"
-MOST_DEAD = 0.1  # share of the lines that others replace, above which the file is written anew
+MOST_DEAD = 0.1  # share of the lines that others replace, above which the file is written again
 _FIELDS = {"key": "Q", "state": "Q", "nbytes": "q", "at": "d", "file": "q", "offset": "q"}
 
 # The beginning and the end of the line of a result, as ``json_line`` writes it.

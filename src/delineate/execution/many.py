@@ -119,7 +119,7 @@ def _usable(
         name = row.name
         if error is None and seen.add(name):
             name = row.line
-            error = InputError(f"the id {row.name!r} stands in the list already", path=name)
+            error = InputError(f"the id {row.name!r} is in the list already", path=name)
         if error is None:
             yield row
             continue

@@ -3,8 +3,8 @@
 The scan of a case is fetched to a temporary folder, segmented there, and removed. Each result is
 put as one object when it is complete. A journal in a store is one object, ``predictions.jsonl``,
 and while a call works one part more for every ``PART_LINES`` lines or ``PART_S`` seconds, because
-objects cannot grow: a kill costs the lines since the last part, whose cases are done again. Names
-of objects stand in records in place of those of the temporary files.
+objects cannot grow: a kill costs the lines since the last part, whose cases are done again. Records
+have the names of objects, not those of temporary files.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _refuse_other(row: Row, path: Path) -> None:
 
 
 def _renamed(data: Any, names: Mapping[str, str]) -> Any:
-    """Plain data in which objects stand in place of temporary files."""
+    """Plain data with the names of objects instead of those of temporary files."""
     if isinstance(data, str):
         for old, new in names.items():
             data = data.replace(old, new)
