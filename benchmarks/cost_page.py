@@ -1,0 +1,197 @@
+"""Writes ``docs/reference/cost.md``: what a CT costs, times a million, and a model of scaling with
+the measured constants.
+
+    python benchmarks/cost_page.py
+
+It reads ``results/engines.json`` (``engines.py``), ``predict_memory.json`` of ``MACHINE``
+(``predict_memory.py``), and ``results/cost.json`` (``cost.py``) if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+MACHINE = "amd-epyc-avx2-2-cores"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cost.md"
+MILLION = 1_000_000
+CORES = 8  # of a node, in the model
+NODES = (1, 10, 100, 1000)
+READ_MB = 512 * 512 * 300 * 2 / 1e6  # the voxels of a scan, not compressed
+WRITTEN_MB = 0.5  # a compressed mask and its entry, about
+
+HEAD = """# What a million CTs cost
+
+For those who plan an archive. At the end you know the time and the storage that it needs, and what
+limits the number of machines. Written by `python benchmarks/cost_page.py`; do not edit it by hand.
+
+## One CT
+
+`predict` on {scan}, with a U-Net of 16 base channels, on {cores} cores of {processor}
+(`python benchmarks/predict_memory.py`):
+
+{table}
+
+The seconds are those of a whole command, with its start; CPU seconds are at most that number times
+the cores. The network dominates. A scan has {read:.0f} MB of voxels before compression,
+and a mask about {written:.1f} MB.
+{choices}
+## A million of them
+
+With {labels} structures:
+
+| | |
+|---|---|
+| CPU | at most {hours:,.0f} core hours: {days:,.0f} days of a node of {node} cores |
+| read | at most {tb:.0f} TB |
+| written | {tb_out:.1f} TB |
+
+What saves most: an overlap of windows that is no larger than needed (`--overlap`; training measures
+it), INT8 where training found it equal (the default then), `--skip-air`, and no mirror images (the
+default unless the plan says so).
+
+"""
+
+MODEL = """## A model of scaling
+
+With `--engine ray`, a call of C scans on N nodes takes about
+
+```text
+T(N) = s + max(C c / N, C d) + c
+```
+
+| Constant | Value | From |
+|---|---|---|
+| c, a scan on a node of {cores} cores | {c:.1f} s | the CPU seconds above, divided by {cores} |
+| d, of the process that was called, for each scan | {d:.1f} ms | {measured} |
+| s, before the first case | {s:.1f} s | start of Ray's workers, which load the program |
+
+d and s are those of `python benchmarks/engines.py` on {engine_cores} cores of {engine_processor}.
+
+{rows}
+
+More than c / d = {most:,.0f} nodes are of no use for one call: the process that was called is then
+the limit. Shards (`--shard`) have no such process; a call on the engine for each of several shards
+moves the limit by their number.
+
+Assumptions, none of which was measured on many machines:
+
+- A worker uses all {cores} cores of its node as well as the measured machine uses its own.
+- The disk that all nodes see gives {bandwidth:,.0f} MB/s to 1,000 nodes together.
+- The time of the process that was called does not grow with the number of workers. It was measured
+  with two, and part of it is waiting, so that it is an upper bound.
+- Scans need about equal time. The last one ends up to one scan after the others.
+- A node that is lost costs half a scan and a start, {lost:.0f} s: with one loss a day and node,
+  {share:.2f} % of all.
+
+{overhead}
+"""
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def one_ct(record: dict[str, Any]) -> Iterator[str]:
+    """The table of a scan by number of structures."""
+    yield "| Structures | seconds | CPU seconds, at most | peak memory |"
+    yield "|---|---|---|---|"
+    for labels, row in record["labels"].items():
+        cpu = row["seconds"] * record["machine"]["cores"]
+        yield f"| {labels} | {row['seconds']:.0f} | {cpu:.0f} | {row['peak_mb'] / 1e3:.1f} GB |"
+
+
+def by_choice() -> str:
+    """What each choice of ``predict`` saves, if it was measured."""
+    if not (RESULTS / "cost.json").is_file():
+        return ""
+    cost = read("cost")
+    rows = cost["choices"]
+    default = rows["default"]["cpu_s"]
+    table = ["| Choice | CPU seconds | of the default | peak memory |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        table.append(
+            f"| {name if name == 'default' else f'`{name}`'} | {row['cpu_s']:.1f} | "
+            f"{100 * row['cpu_s'] / default:.0f} % | {row['peak_mb'] / 1e3:.1f} GB |"
+        )
+    words = "By choice, a smaller scan without the start (`python benchmarks/cost.py`):"
+    return "\n".join(["", words, "", *table, ""])
+
+
+def page() -> str:
+    record, engines = read(f"{MACHINE}/predict_memory"), read("engines")
+    labels, row = next(iter(record["labels"].items()))
+    cpu_s = row["seconds"] * record["machine"]["cores"]
+    calls, c = engines["calls"], cpu_s / CORES
+    idle = engines["calls without work"]["ray, 2"]["a case_s"]
+    line = engines["a line of the journal_ms"] / 1e3
+    start = calls["ray, 2"]["until the first case_s"] - calls["ray, 2"]["in workers, a case_s"]
+    head = HEAD.format(
+        **record["machine"],
+        scan=record["scan"],
+        table="\n".join(one_ct(record)),
+        choices=by_choice(),
+        read=READ_MB,
+        written=WRITTEN_MB,
+        labels=labels,
+        hours=MILLION * cpu_s / 3600,
+        days=MILLION * cpu_s / 3600 / CORES / 24,
+        node=CORES,
+        tb=READ_MB,
+        tb_out=WRITTEN_MB,
+    )
+    return head + MODEL.format(
+        cores=CORES,
+        c=c,
+        d=1e3 * (idle + line),
+        measured=f"a case without work on Ray ({1e3 * idle:.1f} ms), and its line in the journal "
+        f"({1e3 * line:.1f} ms)",
+        s=start,
+        engine_cores=engines["machine"]["cores"],
+        engine_processor=engines["machine"]["processor"],
+        rows="\n".join(scaled(c, idle + line, start)),
+        most=c / (idle + line),
+        bandwidth=1000 * READ_MB / c,
+        lost=c / 2 + start,
+        share=100 * (c / 2 + start) / 86400,
+        overhead=overhead(engines),
+    )
+
+
+def overhead(engines: dict[str, Any]) -> str:
+    """Ratios of whole calls, which a busy machine cannot give."""
+    if note := engines.get("note"):
+        return (
+            f"{note} So the constants d and s are upper bounds, and the overhead of Ray against "
+            "processes\nof one machine, and one worker against two, are still to be measured."
+        )
+    case_s = engines["calls"]["local, 2"]["in workers, a case_s"]
+    steady, whole = (
+        100 * (engines[f"ray against local, {name}"] - 1) for name in ("without starts", "in all")
+    )
+    return (
+        f"Overhead of Ray with two workers and cases of {case_s:.1f} s (a CT of 78 slices, examined"
+        f" as by `check`):\n{steady:+.1f} % without starts, {whole:+.1f} % in all of "
+        f"{engines['cases']} cases. From one worker to two, Ray is\n"
+        f"{engines['1 to 2 workers, ray']:.2f} times as fast, processes of the machine "
+        f"{engines['1 to 2 workers, local']:.2f} times."
+    )
+
+
+def scaled(c: float, d: float, start: float) -> Iterator[str]:
+    """The table of the model, for a million scans."""
+    yield "| Nodes | a million scans | share of the nodes' time that is used |"
+    yield "|---|---|---|"
+    for nodes in NODES:
+        seconds = start + max(MILLION * c / nodes, MILLION * d) + c
+        used = MILLION * c / nodes / seconds
+        yield f"| {nodes:,} | {seconds / 3600:,.1f} h | {100 * used:.1f} % |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page().rstrip() + "\n", encoding="utf-8")
+    print(f"written: {PAGE}")
