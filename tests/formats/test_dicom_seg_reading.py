@@ -323,6 +323,13 @@ def test_labels_outside_the_image_are_counted(tmp_path):
         seg.read_seg(path, elsewhere)
 
 
+def test_images_that_are_gone_are_noted(tmp_path):
+    path = saved(segmentation(series(tmp_path / "ct"), labels(2)), tmp_path / "x.dcm")
+    sorted((tmp_path / "ct").iterdir())[-1].unlink()
+    notes = read_label_file(Source(str(path), like=str(tmp_path / "ct"))).meta["notes"]
+    assert f"it refers to {SLICES} images, of which 1 are no slices of this one" in notes
+
+
 def test_another_frame_of_reference_is_refused(tmp_path):
     source, pixels = series(tmp_path / "CT"), labels(2)
     other = series(frame="1.2.3.4")

@@ -76,9 +76,11 @@ class References:
         return "it names the series of the image, and states another frame of reference"
 
     def note_about_images(self, series: Series) -> str:
-        """A sentence if images that the object refers to are no slices of the series; else ""."""
+        """A sentence if some of the images that the object refers to are no slices of the series;
+        else "". If none is, one of the two got new UIDs.
+        """
         lost = len(self.instances - {one.instance for one in series.planes})
-        if not lost:
+        if lost in (0, len(self.instances)):
             return ""
         return (
             f"it refers to {len(self.instances)} images, of which {lost} are no slices of this one"
