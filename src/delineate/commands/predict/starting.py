@@ -35,7 +35,7 @@ class PredictionReport:
     An outcome with a value and an error is a mask without one of the requested additions.
     """
 
-    out: Path
+    out: str | Path
     outcomes: Sequence[batch.Outcome[dict[str, Any]]]
 
     @property
