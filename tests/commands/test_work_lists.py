@@ -14,7 +14,7 @@ from delineate.commands.options import PredictOptions
 from delineate.commands.predict import ListReport, predict
 from delineate.commands.predict.journal import NAME
 from delineate.commands.status import status
-from delineate.core.errors import OutputError, UsageError
+from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.execution.ledger import Ledger
 
 OPTIONS = PredictOptions(device="cpu")
@@ -86,6 +86,8 @@ def test_shards_of_a_list_share_it_and_a_whole_call_gathers(archive, tmp_path):
 def test_patterns_and_tables_are_lists(archive, tmp_path):
     found = predict(archive / "m.model", [f"{archive}/scans/[ab]*.gz"], tmp_path / "p", OPTIONS)
     assert isinstance(found, ListReport) and (found.done, found.failed) == (2, 0)
+    with pytest.raises(InputError, match="no file has a name"):
+        predict(archive / "m.model", [f"{archive}/none/*.gz"], tmp_path / "p", OPTIONS)
     (archive / "t.csv").write_text("id,MR,sex\nb,scans/b.nii.gz,F\nx,a\n")
     assert done(archive, tmp_path / "t", "t.csv") == (1, 0, 1)
     with pytest.raises(UsageError, match="exclude other inputs"):

@@ -317,10 +317,13 @@ def _matches(pattern: str) -> Iterator[tuple[str, str]]:
         paths: Iterator[str] = iter(stores.found(pattern))
     else:
         paths = glob.iglob(pattern, recursive=True)
+    path = ""
     for path in paths:
         rest = path.removeprefix(fixed).strip("/").replace(os.sep, "/")
         head, _, last = rest.rpartition("/")
         yield "_".join(filter(None, (*head.split("/"), stem(last)))), path
+    if not path:
+        raise InputError("no file has a name of this pattern", path=stores.shown(pattern))
 
 
 def _matched(match: tuple[str, str]) -> Row | Unusable:

@@ -55,18 +55,20 @@ class ListReport(PredictionReport):
     Args:
         done, kept, failed: number of cases that were segmented now, that had their results, and
             that failed.
+        place: ``out`` as it was given, which may be a URL.
     """
 
     done: int
     kept: int
     failed: int
+    place: str
 
     def sentence(self) -> str:
         """The numbers."""
         count = self.done + self.kept + self.failed
-        words = f"{self.done + self.kept} of {count} cases have their results in {self.out}"
+        words = f"{self.done + self.kept} of {count} cases have their results in {self.place}"
         more = self.failed - len(self.outcomes)
-        return f"{words}; {more} more failed, see {self.out}/{NAME}" if more else words
+        return f"{words}; {more} more failed, see {self.place}/{NAME}" if more else words
 
 
 def opened(model: str | Path | Bundle, say: Say) -> Bundle:

@@ -72,7 +72,7 @@ def predict_list(
     model: str | Path | Bundle,
     inputs: Sequence[str | Path],
     out: str | Path,
-    options: PredictOptions = PredictOptions(),
+    options: PredictOptions,
     *,
     say: Say = unsaid,
     progress: Progress = silent,
@@ -121,7 +121,7 @@ def predict_list(
             "them again"
         )
     first = tuple(Outcome[dict[str, Any]](name, None, error, 0.0) for name, error in tally.first)
-    return ListReport(str(out), first, tally.done, tally.kept, tally.failed)
+    return ListReport(Path(out), first, tally.done, tally.kept, tally.failed, str(out))
 
 
 def _nothing() -> None:
