@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.cohorts.imitate import box, grow, nifti, noise
+from tests.cohorts.imitate import box, dicom_series, grow, nifti, noise
 from tests.cohorts.test_layouts_pictures import film, mask, photo, save, sizes
 from tests.cohorts.test_layouts_volumes import found_in, names, rows, says
 
@@ -394,3 +394,55 @@ def test_further_versions_of_a_scan_are_no_cases(tmp_path):
     found = found_in(tmp_path, "suffix-pairs")
     assert len(found.manifest.with_truth()) == len(found.manifest) == 3
     assert says(found, "unused", "further versions of the same images were not used: strip")
+
+
+def test_glioma_collections_with_a_mask_of_few_cases(tmp_path):
+    for n in (2, 6):
+        case = f"UPENN-GBM-{n:05d}_11"
+        for channel in ("FLAIR", "T1", "T1GD", "T2"):
+            grow(tmp_path / "upenn", f"images_structural/{case}/{case}_{channel}.nii.gz")
+        grow(tmp_path / "upenn", "", f"automated_segm/{case}_automated_approx_segm.nii.gz", (1, 2))
+        stem = f"MU-Glioma-Post/PatientID_{n:04d}/Timepoint_1/PatientID_{n:04d}_Timepoint_1"
+        channels = " ".join(f"{stem}_brain_{c}.nii.gz" for c in ("t1c", "t1n", "t2f", "t2w"))
+        grow(tmp_path / "mu", channels, f"{stem}_tumorMask.nii.gz", (1, 2, 3, 4))
+    grow(tmp_path / "upenn", "", "images_segm/UPENN-GBM-00002_11_segm.nii.gz", (1, 2, 4))
+    upenn, mu = (discover(tmp_path / name).manifest for name in ("upenn", "mu"))
+    assert (upenn.layout, len(upenn), len(upenn.with_truth())) == ("upenn-gbm", 2, 1)
+    assert (mu.layout, mu.channels[0], list(mu.patients)) == (
+        "mu-glioma-post",
+        "FLAIR",
+        ["PatientID_0002", "PatientID_0006"],
+    )
+
+
+def test_shifts_ms(tmp_path):
+    for split in ("train", "eval_in"):
+        place = f"best/{split}"
+        grow(tmp_path, f"{place}/flair/1_FLAIR_isovox.nii.gz", f"{place}/gt/1_gt_isovox.nii.gz")
+        grow(tmp_path, f"{place}/t1/1_T1_isovox.nii.gz", f"{place}/fg_mask/1_isovox_fg_mask.nii.gz")
+    found = found_in(tmp_path, "shifts-ms")
+    assert [case.id for case in found.manifest] == ["eval_in_1", "train_1"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "scan", "label"),
+    [
+        ("rsna-2022-spine", "1.2.826.0.1.3680043.1000{n}", "1.2.826.0.1.3680043.1000{n}"),
+        ("rsna-2023-abdomen", "100{n}/2000{n}", "2000{n}"),
+    ],
+)
+def test_series_with_a_mask_named_after_them(tmp_path, layout, scan, label):
+    for n in (1, 2):
+        dicom_series(tmp_path / "train_images" / scan.format(n=n), noise(n), name="{n}.dcm")
+    nifti(tmp_path / f"segmentations/{label.format(n=1)}.nii", box())
+    found = discover(tmp_path).manifest
+    assert (found.layout, len(found), len(found.with_truth())) == (layout, 2, 1)
+
+
+def test_labels_of_nnunet_with_the_number_of_a_channel(tmp_path):
+    grow(tmp_path, "imagesTr/A_0000.nii.gz imagesTr/B_0000.nii.gz")
+    grow(tmp_path, "", "labelsTr/A_0000.nii.gz labelsTr/B_0000.nii.gz")
+    facts = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(facts))
+    found = found_in(tmp_path, "nnunet-raw")
+    assert len(found.manifest.with_truth()) == 2 and says(found, "names", "_0000")

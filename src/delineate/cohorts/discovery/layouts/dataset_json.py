@@ -174,6 +174,16 @@ def _nnunet_folder(
     # Images are grouped by case; labels are found by the name of the case.
     truth = {stem(p): p for p in tree.images(labels)} if labels else {}
     groups = group_channels(tree.images(images))
+    # Labels that were copied with the number of the first channel in their names.
+    bare = {name.removesuffix("_0000"): path for name, path in truth.items()}
+    if (
+        truth
+        and not set(truth) & set(groups)
+        and len(bare) == len(truth)
+        and set(bare) & set(groups)
+    ):
+        truth = bare
+        draft.note("names", f"labels in {labels} are named after the first channel (_0000)")
     wanted = [f"{n:04d}" for n in range(len(draft.channels))]
     for case, files in groups.items():
         # A case without one of its channels cannot be used. The files it has are recorded, because

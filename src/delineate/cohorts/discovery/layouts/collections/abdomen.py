@@ -118,3 +118,14 @@ register(
         unused="masks of tumours and those of the second reader were not used",
     ),
 )
+register(
+    "rsna-2023-abdomen",
+    "train_images/PATIENT/SERIES/*.dcm, segmentations/SERIES.nii",
+    Form(
+        {"CT": r"train_images/{patient:\d+}/{id:\d+}/"},
+        r"segmentations/{id:\d+}",
+        patient="{patient}",
+        names={1: "liver", 2: "spleen", 3: "left kidney", 4: "right kidney", 5: "bowel"},
+        modality="CT",
+    ),
+)

@@ -162,3 +162,65 @@ register(
         "them as channels in a description to use them",
     ),
 )
+_UPENN = r"{id:(?P<patient>UPENN-GBM-\d+)_\d+}"
+register(
+    "upenn-gbm",
+    "images_structural/UPENN-GBM-NNNNN_NN/*_FLAIR.nii.gz, ..., images_segm/*_segm.nii.gz",
+    Form(
+        {
+            name: f"[*/]images_structural/{_UPENN}/{{id}}_{key}"
+            for name, key in (
+                ("FLAIR", "FLAIR"),
+                ("T1", "T1"),
+                ("T1 post-contrast", "T1GD"),
+                ("T2", "T2"),
+            )
+        },
+        f"[*/]images_segm/{_UPENN}_segm",
+        patient="{patient}",
+        names=GLIOMA,
+        modality="MR",
+        unused="automatic masks (automated_segm) are no truth; cases with none other have no label",
+    ),
+)
+_MU_PATIENT, _MU_VISIT = r"{patient:PatientID_\d+}", r"{visit:Timepoint_\d+}"
+_MU_GLIOMA = f"[MU-Glioma*/]{_MU_PATIENT}/{_MU_VISIT}/{_MU_PATIENT}_{_MU_VISIT}_"
+register(
+    "mu-glioma-post",
+    "PatientID_NNNN/Timepoint_N/*_brain_t1c.nii.gz, ..., *_tumorMask.nii.gz",
+    Form(
+        {
+            name: f"{_MU_GLIOMA}brain_{key}"
+            for name, key in (
+                ("FLAIR", "t2f"),
+                ("T1", "t1n"),
+                ("T1 post-contrast", "t1c"),
+                ("T2", "t2w"),
+            )
+        },
+        _MU_GLIOMA + "tumorMask",
+        "{patient}_{visit}",
+        "{patient}",
+        names={
+            1: "non-enhancing tumour core",
+            2: "oedema",
+            3: "enhancing tumour",
+            4: "resection cavity",
+        },
+        modality="MR",
+    ),
+)
+_SHIFTS = r"[{site:best|ljubljana}/]{group:train|dev_in|dev_out|eval_in|eval_out}/"
+register(
+    "shifts-ms",
+    "train/flair/N_FLAIR_isovox.nii.gz, train/gt/N_gt_isovox.nii.gz, dev_in, eval_in",
+    Form(
+        {"FLAIR": _SHIFTS + r"flair/{id:\d+}_FLAIR_isovox"},
+        _SHIFTS + r"gt/{id:\d+}_gt_isovox",
+        "{group}_{id}",
+        "{group}_{id}",
+        names={1: "lesion"},
+        modality="MR",
+        unused="masks of the brain (fg_mask) and other sequences, which only some sites have",
+    ),
+)

@@ -31,3 +31,13 @@ register(
         unused="_ctd.json has the centres of the vertebrae",
     ),
 )
+register(
+    "rsna-2022-spine",
+    "train_images/UID/*.dcm, segmentations/UID.nii",
+    Form(
+        {"CT": r"train_images/{id:\d[\d.]{20,}}/"},
+        r"segmentations/{id:\d[\d.]{20,}}",
+        names={n: VERTEBRAE[n] for n in range(1, 20)},
+        modality="CT",
+    ),
+)
