@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,18 +173,8 @@ def _nnunet_folder(
     if images is None:
         return
     # Images are grouped by case; labels are found by the name of the case.
-    truth = {stem(p): p for p in tree.images(labels)} if labels else {}
     groups = group_channels(tree.images(images))
-    # Labels that were copied with the number of the first channel in their names.
-    bare = {name.removesuffix("_0000"): path for name, path in truth.items()}
-    if (
-        truth
-        and not set(truth) & set(groups)
-        and len(bare) == len(truth)
-        and set(bare) & set(groups)
-    ):
-        truth = bare
-        draft.note("names", f"labels in {labels} are named after the first channel (_0000)")
+    truth = _truth(tree, draft, labels, groups)
     wanted = [f"{n:04d}" for n in range(len(draft.channels))]
     for case, files in groups.items():
         # A case without one of its channels cannot be used. The files it has are recorded, because
@@ -217,6 +208,20 @@ def _nnunet_folder(
             f"label {truth[case].name} has no image in {images}",
             path=str(truth[case]),
         )
+
+
+def _truth(
+    tree: Tree, draft: Draft, labels: Path | None, cases: Collection[str]
+) -> dict[str, Path]:
+    """Case -> its label; labels that all have the number of the first channel in their names, and
+    would fit no case with it, are read without it.
+    """
+    truth = {stem(path): path for path in tree.images(labels)} if labels else {}
+    bare = {name.removesuffix("_0000"): path for name, path in truth.items()}
+    if set(truth) & set(cases) or len(bare) < len(truth) or not set(bare) & set(cases):
+        return truth
+    draft.note("names", f"labels in {labels} are named after the first channel (_0000)")
+    return bare
 
 
 def _dataset_json(tree: Tree, root: Path) -> dict[str, Any] | None:
