@@ -23,7 +23,9 @@ AROUND = (-12, -6, 0, 6, 12)  # shifts that show what is usual by chance
 SEARCHED = tuple(range(-12, 13, 3))
 REFINED = 3  # the best of those, from which neighbours are searched
 DOUBTFUL = 3.0  # a case that fits better is not compared with shifts
-CLEAR = 4.0  # the fit of the better cases of a cohort whose masks follow edges
+# The fit of the better cases of a cohort whose masks follow edges: of volumes, and of slices, whose
+# short boundaries fit by chance more often.
+CLEAR, CLEAR_FLAT = 4.0, 6.0
 FITS = 0.5  # of that fit, at least
 # Where masks follow edges so well, one that does so much less is off wherever it belongs.
 VERY_CLEAR, ABSENT = 8.0, 0.35
@@ -40,11 +42,13 @@ class Fit:
         here: where the mask is.
         best: at the best of many shifts; equal to ``here`` if that is good enough.
         shift: in voxels, that of ``best``.
+        flat: whether the mask is a single slice.
     """
 
     here: float
     best: float
     shift: tuple[int, ...] = (0, 0, 0)
+    flat: bool = False
 
 
 def fit_of(image: NDArray[np.generic], label: NDArray[np.integer]) -> Fit | None:
@@ -57,10 +61,11 @@ def fit_of(image: NDArray[np.generic], label: NDArray[np.integer]) -> Fit | None
     ranks, places = _ranks(image[0], places)
     home = _contrasts(ranks, places, axes, _shifts(AT_HOME, label))
     around = _contrasts(ranks, places, axes, [s for s in _shifts(AROUND, label) if any(s)])
+    flat = label.shape[2] == 1
     middle, spread = float(np.median(around)), float(around.std()) + 1e-9
     here = (float(home.max()) - middle) / spread
     if here >= DOUBTFUL:
-        return Fit(here, here)
+        return Fit(here, here, flat=flat)
     wide = [s for s in _shifts(SEARCHED, label) if any(s)]
     rough = _contrasts(ranks, places, axes, wide)
     near = [
@@ -71,7 +76,7 @@ def fit_of(image: NDArray[np.generic], label: NDArray[np.integer]) -> Fit | None
     near = [shift for shift in near if max(map(abs, shift)) > max(AT_HOME)]
     found = _contrasts(ranks, places, axes, near)
     at = int(found.argmax())
-    return Fit(here, (float(found[at]) - middle) / spread, near[at])
+    return Fit(here, (float(found[at]) - middle) / spread, near[at], flat)
 
 
 def _shifts(steps: Sequence[int], label: NDArray[np.integer]) -> list[tuple[int, ...]]:
@@ -139,7 +144,7 @@ def shifted(fits: Mapping[str, Fit]) -> list[str]:
         return []
     here = np.array([fit.here for fit in fits.values()])
     usual = float(np.quantile(here, 0.75))
-    if usual < CLEAR:
+    if usual < (CLEAR_FLAT if any(fit.flat for fit in fits.values()) else CLEAR):
         return []
     clear = here >= FITS * usual
     absent = ABSENT * usual if usual >= VERY_CLEAR else -np.inf
