@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -79,43 +78,3 @@ def test_no_items_and_what_an_engine_is(cluster):
     for text in ("slurm", "ray:/x", "local://x", "ray://"):
         with pytest.raises(UsageError, match="--engine must be local, ray or"):
             Engine.parsed(text)
-
-
-def wait_here(folder: str) -> str:
-    with open(Path(folder, "tries"), "a") as file:
-        file.write("x")
-    while not Path(folder, "go").exists():
-        time.sleep(0.05)
-    return "done"
-
-
-def test_a_lost_machine_is_no_try_of_its_case(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="the extra cluster is not installed")
-    from ray.cluster_utils import Cluster
-
-    here = str(Path(__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    node, tries = machines.add_node(num_cpus=1), tmp_path / "tries"
-
-    def lose() -> None:
-        nonlocal node
-        for number in range(1, 5):
-            while not tries.exists() or len(tries.read_text()) < number:
-                time.sleep(0.1)
-            machines.remove_node(node, allow_graceful=False)
-            node = machines.add_node(num_cpus=1)
-        (tmp_path / "go").touch()
-
-    ray.shutdown()  # of the tests before
-    monkeypatch.chdir(tmp_path)  # the machines were started in another folder
-    ray.init(address=machines.address, log_to_driver=False)
-    losing = threading.Thread(target=lose)
-    losing.start()
-    try:
-        (outcome,) = Engine("ray").run(wait_here, ["."], names=["a"], workers=1)
-        assert (outcome.value, outcome.error, tries.read_text()) == ("done", None, "x" * 5)
-    finally:
-        losing.join()
-        ray.shutdown()
-        machines.shutdown()

@@ -29,6 +29,7 @@ from .local import Outcome, attempt, ignored
 from .stopping import STOPPING
 
 TRIES = 3
+NODE_DIED = "its node has died"  # in what Ray says of a worker
 MOST_TRIES = 20  # with those that ended with their machine
 LOOK_EVERY_S = 1.0  # for cases that take too long
 
@@ -98,11 +99,8 @@ class _Worker:
         if ram_bytes is not None:
             limit_memory(ram_bytes)
 
-    def ready(self) -> str:
-        """The machine of this worker."""
-        import ray
-
-        return str(ray.get_runtime_context().get_node_id())
+    def ready(self) -> None:
+        pass
 
     def call(self, item: Any, name: str) -> Outcome[Any]:
         return attempt(self.function, item, name)
@@ -167,7 +165,6 @@ class _Pool:
     # What is awaited of a worker -> the worker, its case (None while it starts), since when.
     busy: dict[Any, tuple[Any, int | None, float]] = field(default_factory=dict)
     tries: Counter[int | None] = field(default_factory=Counter)
-    nodes: dict[Any, str] = field(default_factory=dict)  # worker -> its machine
     excused: Counter[int | None] = field(default_factory=Counter)  # tries that a machine ended
 
     def run(self) -> list[Outcome[Any]]:
@@ -207,11 +204,13 @@ class _Pool:
         except (self.ray.exceptions.RayError, OSError) as error:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             why = said[-1 if index is None else 0] if said else type(error).__name__
+            # A worker that is out of reach is that of a machine whose end is not known yet.
+            is_away = isinstance(error, self.ray.exceptions.ActorUnavailableError)
+            self.excused[index] += is_away or NODE_DIED in str(error)
             self._lost(worker, index, since, f"its worker ended without a result ({why})")
             return
         if index is None:
             self.tries[None] = self.excused[None] = 0
-            self.nodes[worker] = outcome
         elif outcome.log:  # unexpected: perhaps of this process or machine alone
             self._lost(worker, index, since, "", outcome)
             return
@@ -238,8 +237,6 @@ class _Pool:
         """Try the case of a worker again with a new one, or finish it after its last try."""
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(worker)
-        is_of_node = not outcome and self._has_ended(self.nodes.pop(worker, None))
-        self.excused[index] += is_of_node
         self.tries[index] += 1
         counted = self.tries[index] - self.excused[index]
         is_last = counted == TRIES or self.tries[index] == MOST_TRIES
@@ -255,12 +252,6 @@ class _Pool:
             self.waiting.append(index)
         if self.waiting:
             self._start()
-
-    def _has_ended(self, node: str | None) -> bool:
-        """Whether a machine is not in the cluster any more, so that its worker died with it."""
-        return node is not None and node not in {
-            one["NodeID"] for one in self.ray.nodes() if one["Alive"]
-        }
 
     def _finish(self, index: int, outcome: Outcome[Any]) -> None:
         self.outcomes[index] = outcome
