@@ -29,7 +29,7 @@ from .local import Outcome, attempt, ignored
 from .stopping import STOPPING
 
 TRIES = 3
-NODE_DIED = "its node has died"  # in what Ray says of a worker
+NODE_DIED = "its node has died"  # in what Ray reports about a worker
 MOST_TRIES = 20  # with those that ended with their machine
 LOOK_EVERY_S = 1.0  # for cases that take too long
 
