@@ -308,7 +308,6 @@ class Resident:
             os._exit(UNFORESEEN)
 
     def _make_room(self) -> None:
-        gc.collect()
         while _resident_bytes() > self._most_bytes:
             if not self._kept.drop_one():
                 self._ending = self._ending or "its memory is above the limit with no model left"
