@@ -50,8 +50,9 @@ def test_only_what_the_image_needs_is_sent_to_the_builder():
 
 
 def test_jobs_of_kubernetes_are_complete_and_call_what_exists():
-    blocks = re.findall(r"```yaml title=.*?\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    job, ray = map(yaml.safe_load, blocks)
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = dict(re.findall(r'```yaml title="(.*?)"\n(.*?)```', text, re.DOTALL))
+    job, ray = (yaml.safe_load(blocks[name]) for name in ("job.yaml", "rayjob.yaml"))
     assert (job["kind"], ray["kind"]) == ("Job", "RayJob")
     spec = job["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -62,7 +63,11 @@ def test_jobs_of_kubernetes_are_complete_and_call_what_exists():
     shard = container["args"][0].removeprefix("exec ").replace("$((JOB_COMPLETION_INDEX + 1))", "7")
     assert shard.endswith(f"/{job['spec']['completions']}")
     predict = get_command(app).commands["predict"]
-    for words in (shard, ray["spec"]["entrypoint"]):
+    by_ssh = yaml.safe_load(blocks["machines.yaml"])
+    assert by_ssh["provider"]["type"] == "local"
+    assert by_ssh["min_workers"] == len(by_ssh["provider"]["worker_ips"])
+    (asked,) = re.findall(r'ray exec machines.yaml "cd /shared && (.*)"', text)
+    for words in (shard, ray["spec"]["entrypoint"], asked):
         program, command, *arguments = shlex.split(words)
         assert (program, command) == ("delineate", "predict")
         predict.make_context(command, arguments)  # refuses unknown options

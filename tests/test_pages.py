@@ -58,7 +58,7 @@ ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
 # Several trainings or predictions each; what they use has quicker tests of its own. Of the pages of
 # the tutorials' folders, which are alike, from-liver-ct-3d is quick.
 LONG = (
-    *("manage-runs", "cluster", "folds-and-ensembles"),
+    *("manage-runs", "cluster", "folds-and-ensembles", "fine-tune", "slices"),
     *("from-liver-ct-2d", "from-liver-mr", "from-brain-mr", "from-brain-tumours"),
 )
 # Some of the files that a page promises.

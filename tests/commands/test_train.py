@@ -200,15 +200,15 @@ def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
     cohort, plan_file, tmp_path
 ):
     done = train(
-        cohort, tmp_path / "m", TrainOptions(epochs=1, plan=plan_file, folds=3, device="cpu")
+        cohort, tmp_path / "m", TrainOptions(epochs=1, plan=plan_file, folds=2, device="cpu")
     )
     bundle = Bundle.load(tmp_path / "m")
-    assert [m.fold for m in bundle.members] == [0, 1, 2]
+    assert [m.fold for m in bundle.members] == [0, 1]
     assert done.scores["what"] == "cross-validation" and done.scores["cases"] == 8
     manifest = Manifest.load(done.run / "manifest.jsonl")
     record = json.loads((done.run / "validation/predictions/predictions.json").read_text())
     ids = {fold: record["cases"][c.id]["bundle"] for c in manifest for fold in [c.fold]}
-    assert len(set(ids.values())) == 3  # another network for every fold
+    assert len(set(ids.values())) == 2  # another network for every fold
 
 
 def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
@@ -253,8 +253,8 @@ def test_a_budget_is_kept_and_the_api_predicts(cohort, tmp_path):
     import delineate as dl
 
     began = time.monotonic()
-    done = train(cohort, tmp_path / "m.model", TrainOptions(budget_s=30, device="cpu"))
-    assert time.monotonic() - began < 40
+    done = train(cohort, tmp_path / "m.model", TrainOptions(budget_s=20, device="cpu"))
+    assert time.monotonic() - began < 30
     model = dl.load(done.model)
     prediction = model.predict(dl.read(cohort / "images" / "c0.nii.gz"))
     prediction.save(tmp_path / "c0.nrrd")

@@ -89,6 +89,9 @@ def made_once(tmp_path_factory) -> Path:
             "means": {},
         }
         (tmp_path / name / "scores.json").write_text(json.dumps(data))
+    (tmp_path / "results").mkdir()
+    done = {"labels": [{"name": "x"}], "cases": {"c0": {"volumes_ml": {"x": 1.5}}}}
+    (tmp_path / "results" / "predictions.json").write_text(json.dumps(done))
     (tmp_path / "slices").mkdir()
     for k in range(3):
         Image.fromarray(np.full((8, 9), 40 * k, np.uint8)).save(
@@ -221,10 +224,12 @@ COMMANDS: dict[str, tuple[str, str, Command]] = {
 
 # Commands that write only new folders, which ``test_a_folder_of_originals`` covers.
 FOLDERS = {"export-slices", "merge-slices"}
+# Commands with a test of their own.
+OWN = {"summarise"}
 # Commands that read no file of the user, that write nothing, and that delete prepared cases only.
 WITHOUT = {
     *("demo", "phantom", "benchmark", "download", "info", "view", "recipes", "runs", "clean"),
-    "status",
+    *("status", "serve"),
 }
 
 
@@ -243,6 +248,21 @@ def test_an_original_is_never_written_over(world, command, way):
     code, printed = run(*given)
     assert code == 2 and name in printed and "Traceback" not in printed, printed
     assert hashes(world) == before  # nothing changed, nothing new
+
+
+def test_a_summary_replaces_its_own_files_alone(world):
+    results = world / "results"
+    for _ in range(2):
+        assert run("summarise", results)[0] == 0
+    (world / "hard").mkdir()
+    os.link(results / "predictions.json", world / "hard" / "summary.csv")
+    (world / "foreign").mkdir()
+    (world / "foreign" / "summary.csv").write_text("mine")
+    before = hashes(world)
+    for place, more in (("hard", ()), ("hard", ("--overwrite",)), ("foreign", ())):
+        code, printed = run("summarise", results, "-o", world / place, *more)
+        assert code == 2 and "summary.csv" in printed and hashes(world) == before
+    assert run("summarise", results, "-o", world / "foreign", "--overwrite")[0] == 0
 
 
 def test_mended_copies_never_take_an_originals_place(world):
@@ -360,8 +380,8 @@ def test_every_command_is_tested_here():
     """A command that is added must be in one of the lists."""
     registered = set(get_command(cli.app).commands)
     tested = {name.partition(",")[0].partition(" ")[0] for name in COMMANDS}
-    assert registered == tested | FOLDERS | WITHOUT
-    assert not WITHOUT & (tested | FOLDERS)
+    assert registered == tested | FOLDERS | OWN | WITHOUT
+    assert not WITHOUT & (tested | FOLDERS | OWN)
 
 
 @pytest.mark.parametrize("place", ["", "cohort", "cohort/images", "masks", "slices", "exported"])

@@ -18,7 +18,7 @@ from delineate.execution import launch
 from delineate.training import loop, losses, overlapping
 from delineate.training.losses import Share
 from delineate.training.patches import draw_batch
-from delineate.training.ranks import Ranks, joined
+from delineate.training.ranks import ALONE, Ranks, joined
 
 CPU = torch.device("cpu")
 CLOSE = 1e-4  # largest relative difference of a loss that is allowed
@@ -199,3 +199,11 @@ def test_a_run_continues_on_another_number_of_ranks(tmp_path, sizes):
     one = trained(tmp_path, "one", plan, 1)
     trained(tmp_path, "continued", plan, sizes[0], die_at=14)
     refuse_different(one, trained(tmp_path, "continued", plan, sizes[1]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_process_is_alone_in_a_job_of_slurm_too(monkeypatch):
+    for name, value in {"JOB_ID": "7", "JOB_NAME": "train", "NTASKS": "4"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert ALONE.fabric_for(CPU).world_size == 1

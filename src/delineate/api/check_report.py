@@ -19,7 +19,7 @@ class CheckReport(command.CheckReport):
     >>> from delineate import check
     >>> report = check("cohort", workers=1)
     >>> report
-    CheckReport(5 cases, 5 usable; 0 errors, 6 warnings, 3 notes)
+    CheckReport(5 cases, 5 usable; 0 errors, 8 warnings, 3 notes)
     """
 
     @property
@@ -40,7 +40,7 @@ class CheckReport(command.CheckReport):
 
         >>> from delineate import check
         >>> check("cohort", workers=1).to_frame()["severity"].tolist().count("warning")
-        6
+        8
         """
         columns = ["case", "kind", "severity", "message"]
         rows = [[getattr(finding, name) for name in columns] for finding in self.findings]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..commands.options import (
+    REPLACE,
     BenchmarkOptions,
     CheckOptions,
     CleanOptions,
@@ -411,6 +412,14 @@ def status(
         ),
     ],
     as_json: AsJson = False,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="For Prometheus: a port of this computer at which to answer until Ctrl-C, or a "
+            "file to write once.",
+            metavar="PORT|FILE",
+        ),
+    ] = "",
 ) -> None:
     """Show the progress of predictions: cases done, failed and left, the rate and the time left, of
     all calls and shards that write to OUT.
@@ -419,6 +428,9 @@ def status(
     """
     from ..commands import status as step
 
+    if metrics:
+        step.publish(folder, metrics, say)
+        return
     found = step.status(folder)
     if as_json:
         show_json(found.to_json())
@@ -436,6 +448,7 @@ def summarise(
         Path | None,
         out("Folder for summary.csv, .parquet and .html; by default OUT."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=REPLACE)] = False,
 ) -> None:
     """Write the volumes, flags and seconds of all results as one table, and the report of the
     archive: volumes by scanner, year, sex and age where a work list states them, and outliers.
@@ -444,7 +457,7 @@ def summarise(
     """
     from ..commands.predict.summarise import summarise as step
 
-    done = step(folder, target, say)
+    done = step(folder, target, say, overwrite)
     say(f"{done.done} results, {done.failed} failed")
     for path in done.written:
         say(f"written: {path}")

@@ -1,7 +1,7 @@
 """Status: the progress of the predictions into a folder, from its records, at any time.
 
-It reads the journals, ``predictions.json`` and the claims, and writes nothing; no scan and no mask
-is opened. Times are those of the machines that wrote the lines.
+It reads the journals, ``predictions.json`` and the claims; no scan and no mask is opened. Times are
+those of the machines that wrote the lines.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.atomic import recording, write_text
 from ..core.errors import InputError
 from ..core.inputs import read_json
+from ..core.progress import Say, unsaid
 from ..core.words import duration
 from ..execution.claims import CLAIM, holder_of
 from ..execution.ledger import Ledger
+from ..execution.metrics import HOST, PATH, Gauge, page, text_of
 from ..execution.shards import WHOLE, files_of_shards
 from ..formats import stores
 from .options import PredictOptions
@@ -53,6 +56,21 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {**vars(self), "seconds_left": self.seconds_left}
+
+    def gauges(self) -> list[Gauge]:
+        """For a program that watches; see ``execution.metrics``."""
+        states = {"done": self.done, "failed": len(self.failed), "left": self.left}
+        found = {
+            "cases": ("Cases by state.", {f'state="{name}"': n for name, n in states.items()}),
+            "working_calls": ("Calls that work now.", {"": len(self.working)}),
+            "cases_per_hour": ("The rate lately, of all calls.", {"": self.per_hour}),
+            "left_seconds": ("The time left at this rate.", {"": self.seconds_left}),
+        }
+        return [
+            Gauge(f"delineate_predict_{name}", about, values)
+            for name, (about, values) in found.items()
+            if None not in values.values()
+        ]
 
     def sentences(self) -> list[str]:
         """For a terminal."""
@@ -92,6 +110,24 @@ def status(out: str | Path) -> Status:
     left = len(set(record.get("writing", ())) - done - failed.keys())
     failed = dict(sorted(failed.items()))
     return Status(len(done), failed, left, _working(folder), _per_hour(journal.times))
+
+
+def publish(out: str | Path, to: str, say: Say = unsaid) -> None:
+    """Write the progress for Prometheus to the file ``to``; or, if that is the number of a port,
+    answer with it at this port of 127.0.0.1 until a signal ends the process.
+
+    Raises:
+        InputError: see ``status``. OutputError: the file cannot be written, or is of somebody else.
+        UsageError: the port cannot be used.
+    """
+    found = status(out)
+    if not to.isdecimal():
+        with recording(Path(to).absolute().parent, [Path(to).absolute()]):
+            write_text(to, text_of(found.gauges()))
+        return
+    with page(int(to), lambda: status(out).gauges()) as server:
+        say(f"figures for Prometheus: http://{HOST}:{server.server_port}{PATH}")
+        server.serve_forever()
 
 
 def _of_list(folder: Path, listed: int | None) -> Status:

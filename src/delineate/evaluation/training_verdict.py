@@ -103,7 +103,8 @@ class Verdict:
         given away.
         """
         reasons = (replace(one, words=one.unnamed or one.words) for one in self.reasons)
-        return replace(self, reasons=tuple(reasons))
+        # Reasons that differ in the cases alone are one.
+        return replace(self, reasons=tuple(dict.fromkeys(reasons)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for a card."""

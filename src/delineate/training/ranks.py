@@ -72,7 +72,13 @@ class Ranks:
         """The fabric that computes on ``device``."""
         if self.fabric is not None:
             return self.fabric
-        return Fabric(accelerator=device.type, devices=1, precision=_precision(device))
+        # Alone also within a job of Slurm that has several tasks, which lightning-fabric refuses.
+        return Fabric(
+            accelerator=device.type,
+            devices=1,
+            precision=_precision(device),
+            plugins=LightningEnvironment(),
+        )
 
     # ---- batches ----
 

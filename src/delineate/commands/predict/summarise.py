@@ -19,6 +19,7 @@ from ...cohorts.work_list import ABOUT
 from ...core import atomic
 from ...core.errors import InputError
 from ...core.inputs import read_json_if_any
+from ...core.outputs import Originals
 from ...core.progress import Say, unsaid
 from ...execution.ledger import Ledger
 from ...execution.shards import WHOLE
@@ -45,7 +46,9 @@ class Summary:
     written: tuple[Path, ...]
 
 
-def summarise(out: str | Path, target: str | Path | None = None, say: Say = unsaid) -> Summary:
+def summarise(
+    out: str | Path, target: str | Path | None = None, say: Say = unsaid, overwrite: bool = False
+) -> Summary:
     """Write the table of all results in the folder ``out``, and the report of the archive.
 
     Args:
@@ -53,14 +56,24 @@ def summarise(out: str | Path, target: str | Path | None = None, say: Say = unsa
         target: the folder for summary.csv, summary.parquet (if pyarrow is installed) and
             summary.html; by default ``out``.
         say: receives a sentence about damaged lines, and about what is left out.
+        overwrite: also replace files that this program did not write; never those that it reads.
 
     Raises:
         InputError: it has no records of predictions, or they cannot be read.
-        OutputError: nothing can be written.
+        OutputError: nothing can be written, or an output is a file of somebody else.
     """
     folder = Path(out)
-    place = atomic.make_folder(folder if target is None else target)
     record = _record(folder)
+    place = atomic.make_folder(folder if target is None else target)
+    targets = [place / name for name in (TABLE, PARQUET, REPORT)]
+    read = [p for p in folder.iterdir() if p.suffix in (".json", ".jsonl")]
+    kept = Originals([*read, folder / PICTURES]).kept(targets)
+    with kept, atomic.recording(place, targets, overwrite):
+        return _written(folder, record, place, say)
+
+
+def _written(folder: Path, record: Mapping[str, Any], place: Path, say: Say) -> Summary:
+    """Write the table and the report of ``folder`` to ``place``."""
     structures = [str(label["name"]) for label in record.get("labels", ())]
     volumes = Volumes(structures)
     done = failed = 0
@@ -85,8 +98,7 @@ def summarise(out: str | Path, target: str | Path | None = None, say: Say = unsa
     else:
         say("no Parquet is written: the package pyarrow is not installed")
     shown = [_with_picture(one, folder) for one in outliers.found()]
-    page = render(volumes, shown, record, done, failed)
-    atomic.write_text(place / REPORT, page)
+    atomic.write_text(place / REPORT, render(volumes, shown, record, done, failed))
     return Summary(done, failed, (*written, place / REPORT))
 
 

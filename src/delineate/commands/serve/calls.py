@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import socket
 import sys
 import tempfile
@@ -129,6 +128,8 @@ def circumstances(process: int) -> dict[str, Any]:
     Raises:
         OSError: it has ended, or may not be asked.
     """
+    import resource  # not on every system
+
     proc = Path("/proc") / str(process)
     own = dict(
         line.split(":", 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import json
 import logging
@@ -178,8 +177,9 @@ class Resident:
         if call.do == "status":
             call.answer(json.dumps(self.facts()))
         elif call.do == "stop":
-            self._end("stopped")
+            # In this order: the process may end before this thread goes on.
             call.answer(resident.READY)
+            self._end("stopped")
         elif self._ending:
             call.answer(resident.REFUSED)
         elif not self._program.is_unchanged():
@@ -323,6 +323,8 @@ def _locked(path: str) -> int:
     Raises:
         OutputError: another process has it.
     """
+    import fcntl  # not on every system
+
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

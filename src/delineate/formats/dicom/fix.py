@@ -73,7 +73,7 @@ def _made_even(series: Series, how: str) -> list[Series]:
 def _checked(series: Series, planes: Sequence[Plane], part: str, note: str) -> Series:
     grid_of(planes)
     files = tuple(dict.fromkeys(one.path for one in planes))
-    notes = (*series.notes, note)
+    notes = (note, *series.notes)
     return replace(series, planes=tuple(planes), files=files, part=part, notes=notes, fixed=note)
 
 
