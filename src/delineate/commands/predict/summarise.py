@@ -19,6 +19,7 @@ from ...cohorts.work_list import ABOUT
 from ...core import atomic
 from ...core.errors import InputError
 from ...core.inputs import read_json_if_any
+from ...core.outputs import RECORD as OWN_FILES
 from ...core.outputs import Originals
 from ...core.progress import Say, unsaid
 from ...execution.ledger import Ledger
@@ -66,7 +67,8 @@ def summarise(
     record = _record(folder)
     place = atomic.make_folder(folder if target is None else target)
     targets = [place / name for name in (TABLE, PARQUET, REPORT)]
-    read = [p for p in folder.iterdir() if p.suffix in (".json", ".jsonl")]
+    inside = (p for p in folder.iterdir() if p.suffix in (".json", ".jsonl"))
+    read = [path for path in inside if path.name != OWN_FILES]
     kept = Originals([*read, folder / PICTURES]).kept(targets)
     with kept, atomic.recording(place, targets, overwrite):
         return _written(folder, record, place, say)
