@@ -25,6 +25,7 @@ from .options import PredictOptions
 from .predict.journal import Journal, journals_of
 from .predict.stored import StoredRecords
 
+PREFIX = "delineate_predict"  # of the names of figures
 RECENT_S = 600.0  # the rate is that of so long before the last result
 
 
@@ -60,16 +61,19 @@ class Status:
     def gauges(self) -> list[Gauge]:
         """For a program that watches; see ``execution.metrics``."""
         states = {"done": self.done, "failed": len(self.failed), "left": self.left}
-        found = {
-            "cases": ("Cases by state.", {f'state="{name}"': n for name, n in states.items()}),
-            "working_calls": ("Calls that work now.", {"": len(self.working)}),
-            "cases_per_hour": ("The rate lately, of all calls.", {"": self.per_hour}),
-            "left_seconds": ("The time left at this rate.", {"": self.seconds_left}),
+        cases = {f'state="{name}"': float(count) for name, count in states.items()}
+        known = {
+            "working_calls": ("Calls that work now.", len(self.working)),
+            "cases_per_hour": ("The rate lately, of all calls.", self.per_hour),
+            "left_seconds": ("The time left at this rate.", self.seconds_left),
         }
         return [
-            Gauge(f"delineate_predict_{name}", about, values)
-            for name, (about, values) in found.items()
-            if None not in values.values()
+            Gauge(f"{PREFIX}_cases", "Cases by state.", cases),
+            *(
+                Gauge(f"{PREFIX}_{name}", about, {"": value})
+                for name, (about, value) in known.items()
+                if value is not None
+            ),
         ]
 
     def sentences(self) -> list[str]:
