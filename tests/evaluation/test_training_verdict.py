@@ -13,7 +13,6 @@ from delineate.core.labels import LabelSet
 from delineate.evaluation.baseline import mean_shape_dice, trivial_dice
 from delineate.evaluation.training_verdict import (
     NetworkFacts,
-    Reason,
     StructureFacts,
     TrainingFacts,
     Verdict,
@@ -246,8 +245,8 @@ def test_a_verdict_without_ids_of_cases():
     assert "Doe" not in str(given.to_json()) and "Roe" not in str(given.to_json())
     assert (given.level, given.advice) == (verdict.level, verdict.advice)
     assert "are not independent; 1 of 3 held-out cases could not be scored" in given.words
-    # Of reasons that differ in the cases alone, one is left.
-    copied = [
-        Reason("copied", f"{case} and others share one", unnamed="3 share one") for case in "ab"
-    ]
-    assert Verdict("good", reasons=tuple(copied)).unnamed.words == "good: 3 share one"
+
+
+def test_equal_doubts_are_one():
+    words = judge(facts(doubts=("3 of 8 cases share one mask",) * 2)).words
+    assert words.count("3 of 8") == 1

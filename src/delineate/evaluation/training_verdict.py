@@ -103,8 +103,7 @@ class Verdict:
         given away.
         """
         reasons = (replace(one, words=one.unnamed or one.words) for one in self.reasons)
-        # Reasons that differ in the cases alone are one.
-        return replace(self, reasons=tuple(dict.fromkeys(reasons)))
+        return replace(self, reasons=tuple(reasons))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for a card."""
@@ -267,7 +266,8 @@ def _sides(facts: TrainingFacts) -> list[Reason]:
         reasons.append(Reason("drawn", facts.drawn, NOT_USABLE))
     if facts.copied:
         reasons.append(Reason("labels", facts.copied, NOT_USABLE))
-    doubts = [words for words in facts.doubts if words != facts.copied]
+    # Without their cases, several findings may be one sentence.
+    doubts = [words for words in dict.fromkeys(facts.doubts) if words != facts.copied]
     reasons += [Reason("labels", words, CARE) for words in doubts[:MOST_DOUBTS]]
     for pair, share in facts.exchanged.items():
         words = f"{100 * share:.0f} % of the voxels of {' and '.join(pair)} have the wrong side"
