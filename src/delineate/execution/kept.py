@@ -78,18 +78,17 @@ class Kept:
             return work.run(function, items, names=names, **more)
         folder = atomic.make_folder(self.folder)
         with claimed_by(folder, work.shard) as claim:
-            keys = [self._key(item) for item in items]
-            found = self._read(dict(zip(names, keys, strict=True)))
+            keys = {name: self._key(item) for name, item in zip(names, items, strict=True)}
+            found = self._read(keys)
             left = [number for number, name in enumerate(names) if name not in found]
             log.info("%d of %d cases are kept from shards", len(found), len(names))
             place = folder / work.shard.named(self.name)
-            key_of = dict(zip(names, keys, strict=True))
 
             def keep(outcome: Outcome[Value]) -> None:
                 if work.shard.is_whole or outcome.error is not None:
                     return
                 claim.confirm()
-                line = {"case": outcome.name, "key": key_of[outcome.name]}
+                line = {"case": outcome.name, "key": keys[outcome.name]}
                 atomic.append_line(place, json_text(line | {"value": plain(outcome.value)}))
 
             done = work.run(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import random
 import re
@@ -220,12 +219,6 @@ def opened(place: str | Path) -> Iterator[BinaryIO]:
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", path=place) from error
         yield file
-
-
-def sha256_of(place: Path) -> str:
-    """SHA-256 of a file that was fetched, as 64 hex digits."""
-    with place.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(system: Any, path: str, target: Path, most: int, url: str) -> None:

@@ -23,6 +23,7 @@ from ...cohorts.discovery.dicom_rules import DicomRules
 from ...cohorts.work_list import Row
 from ...core import atomic
 from ...core.errors import DelineateError, InputError
+from ...core.inputs import sha256_of
 from ...core.manifest import Case, Source
 from ...core.volume import ReadAs
 from ...execution.ledger import NAME
@@ -116,7 +117,7 @@ def _refuse_other(row: Row, path: Path) -> None:
         raise InputError(
             f"has {path.stat().st_size} bytes, and the list states {row.nbytes}", path=path
         )
-    if row.sha256 and (found := stores.sha256_of(path)) != row.sha256:
+    if row.sha256 and (found := sha256_of(path)) != row.sha256:
         raise InputError(f"has the SHA-256 {found}, and the list states {row.sha256}", path=path)
 
 
