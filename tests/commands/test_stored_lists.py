@@ -11,9 +11,11 @@ from tests.commands.test_predict import model
 from tests.scans import scan
 from tests.unreliable import unreliable
 
+from delineate.cohorts.work_list import Row
 from delineate.commands.options import PredictOptions
 from delineate.commands.predict import ListReport, predict, stored
-from delineate.core.errors import UsageError
+from delineate.core.errors import InputError, UsageError
+from delineate.core.manifest import Case, Source
 from delineate.formats import stores
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -70,6 +72,16 @@ def test_a_list_in_a_store_is_resumed_there(archive, tmp_path, monkeypatch):
     assert line["entry"]["input"] == "memory://ct/c0.nii.gz"
     with pytest.raises(UsageError, match="only from a work list"):
         predict(archive / "m.model", [archive / "scans"], "memory://masks", OPTIONS)
+
+
+def test_no_object_is_written_outside_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "exists", lambda url: False)
+    monkeypatch.setattr(stores, "below", lambda url: [f"{url}/../../evil.dcm"])
+    monkeypatch.setattr(stores, "fetch", lambda url, target, most: target.write_bytes(b"x"))
+    row = Row(Case("c", "c", (Source("s3://scans/c"),)))
+    with pytest.raises(InputError, match=r"\.\. in its name"):
+        stored._fetched(row, 0, tmp_path / "a" / "b", {})
+    assert not list(tmp_path.rglob("*.dcm"))
 
 
 @pytest.mark.rounds

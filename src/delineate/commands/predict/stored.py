@@ -103,6 +103,8 @@ def _fetched(row: Row, number: int, place: Path, names: dict[str, str]) -> Sourc
     parts = stores.below(image.path)
     for url in parts:
         target = folder / url.removeprefix(image.path.rstrip("/")).lstrip("/")
+        if ".." in target.parts:  # a store allows it in a name, which would be a place elsewhere
+            raise InputError("has .. in its name", path=stores.shown(url))
         atomic.make_folder(target.parent)
         stores.fetch(url, target, left)
         left -= target.stat().st_size
