@@ -279,6 +279,9 @@ def test_a_wrong_stated_gap_is_ignored(tmp_path):
     dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1.5
     found = seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
     assert found.grid.shape[2] == SLICES and round(found.grid.spacing_mm[2], 6) == 2.5
+    assert found.meta["notes"] == [
+        "SpacingBetweenSlices is 1.5 mm, but its planes are 2.5 mm apart, which counts"
+    ]
 
 
 def test_uneven_frames_are_refused(tmp_path):
@@ -328,6 +331,27 @@ def test_images_that_are_gone_are_noted(tmp_path):
     sorted((tmp_path / "ct").iterdir())[-1].unlink()
     notes = read_label_file(Source(str(path), like=str(tmp_path / "ct"))).meta["notes"]
     assert f"it refers to {SLICES} images, of which 1 are no slices of this one" in notes
+
+
+def test_frames_that_contradict_their_sources_or_each_other(tmp_path):
+    dataset = segmentation(series(tmp_path / "ct"), np.maximum(labels(1), 1))
+    own = dataset.PerFrameFunctionalGroupsSequence
+    sources = [one.DerivationImageSequence[0].SourceImageSequence[0] for one in own]
+    uids = [one.ReferencedSOPInstanceUID for one in sources]
+    for n, uid in ((0, uids[2]), (3, uids[4]), (5, uids[0])):
+        sources[n].ReferencedSOPInstanceUID = uid
+    sources[5].SpatialLocationsPreserved = "NO"
+    label = Source(str(saved(dataset, tmp_path / "x.dcm")), like=str(tmp_path / "ct"))
+    found = read_label_file(label)
+    assert found.meta["notes"] == [
+        f"2 of {SLICES} frames name another image than that of the slice at their position, which "
+        "counts (up to 5.00 mm)"
+    ]
+    assert np.array_equal(found.array, np.ones(found.grid.shape, found.array.dtype))
+    own[0].PlaneOrientationSequence = [pydicom.Dataset()]
+    own[0].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    with pytest.raises(FormatError, match="ImageOrientationPatient of 1 frames is another one"):
+        seg.read_seg(saved(dataset, tmp_path / "y.dcm"))
 
 
 def test_another_frame_of_reference_is_refused(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
+from tests import structure_sets
 from tests.formats.test_dicom import write_series
 from tests.structure_sets import CLOSED, circle_on, polygon_on, write_structure_set
 
@@ -323,6 +325,78 @@ def test_a_structure_set_is_a_label_file(scans):
     alone = write_structure_set(scans / "other" / "x" / "y" / "RS.dcm", {"GTV": [square(2)]})
     with pytest.raises(FormatError, match="the series that it belongs to is not in"):
         read_label_file(alone)
+
+
+def changed(path, change):
+    dataset = pydicom.dcmread(path)
+    change(dataset, dataset.ROIContourSequence[0].ContourSequence)
+    dataset.save_as(path)
+    return path
+
+
+def test_contours_that_name_another_slice_are_noted_and_their_position_counts(scans):
+    rois = {"GTV": [square(k) for k in (1, 2, 3, 4)]}
+    images = [one.instance for one in dicom.layout(dicom.find_series(scans / "ct")[0])[1]]
+
+    def name(dataset, contours):
+        # The second one is on the border of two slices, the last one names no frame that is there.
+        for contour, named in zip(contours, ([1], [1, 2], [4, 3], [1]), strict=True):
+            contour.ContourImageSequence = [structure_sets._image(images[k]) for k in named]
+        contours[3].ContourImageSequence[0].ReferencedFrameNumber = [7]
+
+    path = changed(write_structure_set(scans / "RS.dcm", rois), name)
+    volume = read_label_file(Source(str(path), like=str(scans / "ct")))
+    assert volume.array.any((0, 1)).tolist() == [False, True, True, True, True, False]
+    assert volume.meta["notes"] == (
+        "GTV: 1 contour(s) name another image than that of the slice at their position, which "
+        "counts (up to 9.00 mm)",
+    )
+
+
+def test_slabs_and_attached_contours(tmp_path):
+    def change(dataset, contours):
+        contours[0].ContourSlabThickness, contours[0].ContourOffsetVector = 3, [0, 0, 3]
+        contours[1].ContourSlabThickness, contours[1].AttachedContours = 5, [1]
+        contours[2].ContourOffsetVector = [0, 0, 3]
+
+    path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(k) for k in (0, 3, 5)]})
+    volume = read_rtstruct(changed(path, change), UPRIGHT)
+    assert volume.array.any((0, 1)).tolist() == [False, True, False, True, False, True]
+    assert volume.meta["notes"][:4] == (
+        "GTV: 1 contour(s) are attached to others (AttachedContours), and are drawn by themselves",
+        "GTV: 1 contour(s) are moved by their ContourOffsetVector (up to 3.00 mm)",
+        "GTV: 1 contour(s) state a ContourOffsetVector without a ContourSlabThickness, and are "
+        "drawn where they are (up to 3.00 mm)",
+        "GTV: 1 contour(s) state a ContourSlabThickness that is not the gap of the slices, and are "
+        "drawn in their own slice alone (up to 2.00 mm)",
+    )
+    for vector, words in ([1, 0, 3], "not along the normal"), ([1, 2], "allowed are three numbers"):
+        changed(path, lambda _, c, v=vector: setattr(c[0], "ContourOffsetVector", v))
+        with pytest.raises(FormatError, match=words):
+            read_rtstruct(path, UPRIGHT)
+
+
+def test_an_roi_in_two_items_and_without_a_frame_of_reference(tmp_path):
+    def change(dataset, contours):
+        first = dataset.ROIContourSequence[0]
+        second = Dataset()
+        second.ReferencedROINumber, second.ContourSequence = 1, [contours.pop()]
+        dataset.ROIContourSequence = [first, second]
+        del dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+
+    path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(1), square(2)]})
+    volume = read_rtstruct(changed(path, change), UPRIGHT, frame_of_reference="1.2.3")
+    assert volume.array.any((0, 1)).sum() == 2
+    assert volume.meta["notes"] == ("GTV: has 2 items in ROIContourSequence; all are drawn",)
+    with pytest.raises(GeometryError, match="another frame of reference"):
+        read_rtstruct(path, UPRIGHT, frame_of_reference="9.9")  # that of the whole object
+
+    def list_another(dataset, _):
+        dataset.ReferencedFrameOfReferenceSequence.append(Dataset())
+        dataset.ReferencedFrameOfReferenceSequence[1].FrameOfReferenceUID = "9.9"
+
+    notes = read_rtstruct(changed(path, list_another), UPRIGHT).meta["notes"]
+    assert notes[0].startswith("GTV: states none of the 2 frames of reference")
 
 
 def test_real_contours_equal_their_independent_masks(real_data):

@@ -106,17 +106,19 @@ def _of_dicom(
     frames.
     """
     contours, frame, meta = dicom.kind_of(path) == "RTSTRUCT", "", dict[str, Any]()
+    places: dicom.Places | None = None
     item = [source.item] if source.item else None
     if source.like or (contours and grid is None):
-        grid, frame, meta = _image_of(path, source)
+        grid, frame, places, meta = _image_of(path, source)
     frame = "" if source.register_by == "position" else frame
     if contours:
         assert grid is not None
         names = item or only
-        options: dict[str, Any] = {"only": names, "rule": rule}
+        options: dict[str, Any] = {"only": names, "rule": rule, "places": places}
         volume = dicom.read_rtstruct(path, grid, frame_of_reference=frame, **options)
     else:
-        volume = seg.read_seg(path, grid, frame_of_reference=frame, threshold=threshold, only=item)
+        options = {"threshold": threshold, "only": item, "places": places}
+        volume = seg.read_seg(path, grid, frame_of_reference=frame, **options)
     more = meta.pop("notes", [])
     if note := meta.get("fixed"):
         more.append(f"its series is {note}")
@@ -181,15 +183,15 @@ def series_near(path: Path, fix_series: str = "") -> str:
     return f"{dicom.place_of(series)}#{series.id}"
 
 
-def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, Any]]:
+def _image_of(path: Path, source: Source) -> tuple[Grid, str, dicom.Places | None, dict[str, Any]]:
     """The grid of the image of a DICOM object, the frame of reference that the object must have (""
-    if any), and what is known of the patient. The image is ``source.like``, or the series that the
-    object belongs to.
+    if any), where the images of its series are, and what is known of the patient. The image is
+    ``source.like``, or the series that the object belongs to.
     """
     like = source.like
     place, uid = files.place_and_series(like) if like else (None, "")
     if place is not None and place.is_file() and not files.holds_dicom(place):
-        return files.read_grid(like), "", {}
+        return files.read_grid(like), "", None, {}
     if place is None:
         series = dicom.series_of_label(path, source.fix_series)
     else:
@@ -199,7 +201,8 @@ def _image_of(path: Path, source: Source) -> tuple[Grid, str, dict[str, Any]]:
     meta = {"patient": series.patient_id, **dicom.fixed_in(series, ordered)}
     found = (named.note_about_frame(series), named.note_about_images(series))
     notes = [note for note in found if note]
-    return grid, named.frame_for(series), meta | {"notes": notes}
+    places = dicom.Places.of(grid, ordered)
+    return grid, named.frame_for(series), places, meta | {"notes": notes}
 
 
 def _drawn(source: Source) -> Volume:

@@ -7,6 +7,7 @@ fix.py       series with uneven gaps                values/      their voxels
 seg/         segmentations: written from label volumes, and read as such
 rtstruct/    contours of structure sets as voxels, and label volumes as contours
 references.py  the series that a segmentation or structure set belongs to
+places.py    whether contours and frames are in the slices that they name
 source.py    the series that a written object refers to
 derived.py   what all objects written by highdicom share
 report/      measurements, parametric maps, key objects and overview pages of a prediction
@@ -20,6 +21,7 @@ from .find import Headers, choose, files_in, find, find_series, place_of, proble
 from .fix import FIXES
 from .geometry import at_same_positions, layout, tilt_of, tolerance_mm
 from .header.file import DAMAGED, Plane, Series, is_dicom, is_flat_image, is_image
+from .places import Places
 from .references import LABEL_KINDS, References, kind_of, references, series_of_label
 from .rtstruct import read_roi_names, read_rtstruct
 from .source import SourceSeries
@@ -30,6 +32,7 @@ __all__ = [
     "FIXES",
     "Headers",
     "LABEL_KINDS",
+    "Places",
     "Plane",
     "References",
     "Series",

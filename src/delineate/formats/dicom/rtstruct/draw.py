@@ -27,10 +27,12 @@ from ....core.inputs import refuse_large
 from ....core.volume import Volume
 from ...disk import told
 from ...polygons import Points, Rule, area_of, inside_polygons
+from ..places import Places
 from .read import AREAS, Contour, Roi, may_enclose, read_rois
 
 TILTED, TILTED_MM = 0.1, 0.05  # a contour may leave its plane by this share of the gap, or by this
 SAME_PLANE = 0.1  # contours of one plane differ by at most this share of the gap
+SAME_SLAB = 0.02  # a slab is as thick as the gap if it differs by at most this share
 BEYOND = 0.5  # pixels by which a contour may leave the image without loss of a pixel's centre
 SAME_POINT_MM = 1e-3
 
@@ -101,6 +103,16 @@ REASONS = {
     "repeated": "repeat others and count once",
     "untyped": "state no known ContourGeometricType and are drawn as closed",
     "miscounted": "have another number of points than they state, and are drawn as they are",
+    "attached": "are attached to others (AttachedContours), and are drawn by themselves",
+    "moved": "are moved by their ContourOffsetVector",
+    "unmoved": (
+        "state a ContourOffsetVector without a ContourSlabThickness, and are drawn where they are"
+    ),
+    "misplaced": "name another image than that of the slice at their position, which counts",
+    "slab": (
+        "state a ContourSlabThickness that is not the gap of the slices, and are drawn in their "
+        "own slice alone"
+    ),
     "clipped": "reach beyond the image and are cut off",
 }
 
@@ -108,13 +120,14 @@ REASONS = {
 # ---- drawing ----
 
 
-def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
+def draw(roi: Roi, grid: Grid, rule: Rule = "centre", places: Places | None = None) -> RoiDrawing:
     """The voxels of an ROI on a grid; k must count the slices that its contours are in.
 
     Args:
         roi: its contours.
         grid: of the image.
         rule: of ``polygons.inside_polygons``.
+        places: of the images of the series; None does not look at which ones the contours name.
     """
     counts: Counter[str] = Counter()
     most_mm: dict[str, float] = {}
@@ -130,14 +143,19 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre") -> RoiDrawing:
         if reason := _no_area(contour):
             leave(reason)
             continue
-        if contour.is_miscounted:
-            leave("miscounted")
+        for doubt, mm in contour.doubts:
+            leave(doubt, mm)
         if contour.kind not in AREAS:
             leave("untyped")
         one = planes.place(contour)
         if one.tilt_mm > max(TILTED * planes.gap_mm, TILTED_MM):
             leave("tilted", one.tilt_mm)
-        elif not 0 <= one.k < grid.shape[2]:
+            continue
+        if places and (gaps := places.away(contour.images, one.height)):
+            leave("misplaced", gaps * planes.gap_mm)
+        if off := planes.off_slab_mm(contour.slab_mm):
+            leave("slab", off)
+        if not 0 <= one.k < grid.shape[2]:
             leave("outside", one.off_mm)
         else:
             placed.append(one)
@@ -215,6 +233,12 @@ class _Planes:
             abs(height - nearest) * self.gap_mm,
             float(np.abs(heights - height).max()) * self.gap_mm,
         )
+
+    def off_slab_mm(self, slab_mm: float) -> float:
+        """By how much a slab is thicker or thinner than the gap; 0 if it fits or is not known."""
+        off = abs(slab_mm - self.gap_mm)
+        is_known = slab_mm > 0 and self.grid.shape[2] > 1
+        return off if is_known and off > max(SAME_SLAB * self.gap_mm, TILTED_MM) else 0.0
 
     def volume_ml(self, placed: Sequence[_Placed]) -> float:
         """The areas of the contours times the usual gap between their planes."""
@@ -322,6 +346,7 @@ def read_rtstruct(
     frame_of_reference: str = "",
     rule: Rule = "centre",
     only: Collection[str] | None = None,
+    places: Places | None = None,
 ) -> Volume:
     """The ROIs with contours as one label map (I, J, K) uint16, or as one channel (N, I, J, K)
     uint8 each if they overlap; ``meta["names"]`` has value (or number of the channel, from 1) ->
@@ -334,13 +359,16 @@ def read_rtstruct(
             all.
         rule: of ``polygons.inside_polygons``.
         only: names of the ROIs to read, in any case of letters; None reads all.
+        places: of the images of the series, to note contours that name another one than that of
+            their slice.
 
     Raises:
         FormatError: see ``read_rois``; or no ROI has a closed contour.
         GeometryError: all ROIs are in another frame of reference, or outside the image.
     """
     wanted = None if only is None else {name.casefold() for name in only}
-    rois = [one for one in read_rois(path) if wanted is None or one.name.casefold() in wanted]
+    every = read_rois(path, with_images=places is not None)
+    rois = [one for one in every if wanted is None or one.name.casefold() in wanted]
     notes = []
     with told(path, "RT structure set"):
         drawn_rois = []
@@ -350,10 +378,11 @@ def read_rtstruct(
             elif _is_elsewhere(roi, frame_of_reference):
                 notes.append(f"{roi.name}: is in another frame of reference and is left out")
             else:
+                notes += [f"{roi.name}: {note}" for note in roi.notes]
                 drawn_rois.append(roi)
         if rois and not drawn_rois:
             raise _nothing(rois)
-        drawings = [draw(roi, grid, rule) for roi in drawn_rois]
+        drawings = [draw(roi, grid, rule, places) for roi in drawn_rois]
         _refuse_outside(drawings)
         refuse_large(2 * int(np.prod(grid.shape)))
         array = _label_map(drawings, grid)

@@ -19,40 +19,53 @@ from ....core.inputs import refuse_large
 from ... import archive
 from ..geometry import LPS_TO_RAS
 from ..header.file import lenient, open_dataset
+from ..header.marks import items_in, numbers, text
 from ..header.marks import number as number_in
-from ..header.marks import text
+from ..places import Named, named_in
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"  # SOP class
 MOST_POINTS = 50_000_000  # of all contours of one file
 AREAS = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")  # types of contours with an area
 IN_MEMORY = 4  # bytes in memory for each byte of the file, about
+SAME_MM = 0.05  # a vector that leaves its direction by less is rounded
 
 
 @dataclass(frozen=True)
 class Contour:
-    """One contour: (N, 3) RAS+ mm, its geometric type as in the file, and whether the file states
-    another number of points.
+    """One contour: (N, 3) RAS+ mm and its geometric type as in the file.
+
+    Args:
+        doubts: keys of ``draw.REASONS``, with a distance in mm if the reason has one.
+        slab_mm: ContourSlabThickness, 0 if it is not stated.
+        images: that it names; () unless they were asked for.
     """
 
     points_mm: NDArray[np.float64] = field(repr=False)
     kind: str
-    is_miscounted: bool = False
+    doubts: tuple[tuple[str, float | None], ...] = ()
+    slab_mm: float = 0.0
+    images: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True)
 class Roi:
-    """A region of interest: its number and name, the UID of its frame of reference ("" if not
-    stated) and its contours. Names are unique within a file: others get their number.
+    """A region of interest: its number and name, the UID of its frame of reference ("" if none or
+    several are possible), its contours, and sentences about it. Names are unique within a file:
+    others get their number.
     """
 
     number: int
     name: str
     frame_of_reference: str
     contours: tuple[Contour, ...]
+    notes: tuple[str, ...] = ()
 
 
-def read_rois(path: str | Path) -> tuple[Roi, ...]:
+def read_rois(path: str | Path, with_images: bool = False) -> tuple[Roi, ...]:
     """The ROIs of a structure set, in its order.
+
+    Args:
+        with_images: also read which images its contours name.
 
     Raises:
         FormatError: it is no structure set, is damaged, or has more than ``MOST_POINTS`` points.
@@ -64,7 +77,7 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
         if str(dataset.get("SOPClassUID", "")) != RTSTRUCT:
             raise FormatError("is no RT structure set")
         stated = list(dataset.get("StructureSetROISequence") or ())
-        contours = _contours(dataset)
+        items, contours = _contours(dataset, with_images)
         names = [_name(one) for one in stated]
         numbers = [int(one.ROINumber) for one in stated]
         if not numbers:
@@ -73,15 +86,34 @@ def read_rois(path: str | Path) -> tuple[Roi, ...]:
             raise FormatError("two ROIs have the same number")
         if strange := sorted(set(contours) - set(numbers)):
             raise FormatError(f"has contours of ROI {strange[0]}, which it does not define")
-        return tuple(
-            Roi(
-                number,
-                _unique(name, number, names),
-                str(one.get("ReferencedFrameOfReferenceUID") or ""),
-                contours.get(number, ()),
+        listed = _frames_listed(dataset)
+        rois = []
+        for one, name, number in zip(stated, names, numbers, strict=True):
+            frame = text(one, "ReferencedFrameOfReferenceUID")
+            notes = []
+            if not frame and len(listed) > 1:
+                notes.append(
+                    f"states none of the {len(listed)} frames of reference of the object, and is "
+                    "drawn in that of the image"
+                )
+            if items[number] > 1:
+                notes.append(f"has {items[number]} items in ROIContourSequence; all are drawn")
+            rois.append(
+                Roi(
+                    number,
+                    _unique(name, number, names),
+                    frame or (listed[0] if len(listed) == 1 else ""),
+                    contours.get(number, ()),
+                    tuple(notes),
+                )
             )
-            for one, name, number in zip(stated, names, numbers, strict=True)
-        )
+        return tuple(rois)
+
+
+def _frames_listed(dataset: Any) -> list[str]:
+    """The UIDs of the frames of reference of the whole object."""
+    items = [*items_in(dataset, "ReferencedFrameOfReferenceSequence"), dataset]
+    return [uid for uid in dict.fromkeys(text(one, "FrameOfReferenceUID") for one in items) if uid]
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -146,22 +178,75 @@ def _unique(name: str, number: int, names: Sequence[str]) -> str:
     return name if same == 1 else f"{name} (ROI {number})"
 
 
-def _contours(dataset: Any) -> dict[int, tuple[Contour, ...]]:
-    """Number of the ROI -> its contours."""
+def _contours(
+    dataset: Any, with_images: bool
+) -> tuple[Counter[int], dict[int, tuple[Contour, ...]]]:
+    """Number of the ROI -> the items that it has, and its contours."""
+    items: Counter[int] = Counter()
     found: dict[int, tuple[Contour, ...]] = {}
     points = 0
     for one in dataset.get("ROIContourSequence") or ():
         number = int(one.ReferencedROINumber)
+        items[number] += 1
         own = []
         for item in one.get("ContourSequence") or ():
-            array = _points(item)
-            points += len(array)
+            own.append(_contour(item, with_images))
+            points += len(own[-1].points_mm)
             if points > MOST_POINTS:
                 raise FormatError(f"has more than {MOST_POINTS} points of contours")
-            stated = number_in(item, "NumberOfContourPoints")
-            own.append(Contour(array, _kind(item), stated not in (None, len(array))))
         found[number] = (*found.get(number, ()), *own)
-    return found
+    return items, found
+
+
+def _contour(item: Any, with_images: bool) -> Contour:
+    """An item of ContourSequence.
+
+    Raises:
+        FormatError: coordinates or vectors that are not what the standard has.
+    """
+    points, doubts = _points(item), list[tuple[str, float | None]]()
+    if number_in(item, "NumberOfContourPoints") not in (None, len(points)):
+        doubts.append(("miscounted", None))
+    if item.get("AttachedContours"):
+        doubts.append(("attached", None))
+    slab = max(number_in(item, "ContourSlabThickness") or 0.0, 0.0)
+    if "ContourOffsetVector" in item:
+        points, more = _moved(points, item, slab)
+        doubts += more
+    images = named_in(item, "ContourImageSequence") if with_images else ()
+    return Contour(points, _kind(item), tuple(doubts), slab, images)
+
+
+def _moved(
+    points_mm: NDArray[np.float64], item: Any, slab_mm: float
+) -> tuple[NDArray[np.float64], list[tuple[str, float | None]]]:
+    """The points in the central plane of a slab (PS3.3 C.8.8.6.2, retired in 2021): off those of
+    the file by ContourOffsetVector, which is 0 without a ContourSlabThickness.
+
+    Raises:
+        FormatError: the vector is not three numbers along the normal of the contour.
+    """
+    stated = numbers(item, "ContourOffsetVector")
+    if len(stated) != 3:
+        raise FormatError(
+            f"has a contour with the ContourOffsetVector {text(item, 'ContourOffsetVector')!r}; "
+            "allowed are three numbers in mm"
+        )
+    offset = np.array(stated) @ LPS_TO_RAS[:3, :3]
+    length = float(np.linalg.norm(offset))
+    if not length:
+        return points_mm, []
+    if not slab_mm:
+        return points_mm, [("unmoved", length)]
+    if len(points_mm) > 2:
+        centred = points_mm - points_mm.mean(axis=0)
+        along = np.abs(np.linalg.svd(centred, full_matrices=False)[2][:2] @ offset).max()
+        if along > max(SAME_MM, 0.01 * length):
+            raise FormatError(
+                f"has a contour whose ContourOffsetVector {list(stated)} is not along the normal "
+                "of its plane (PS3.3 C.8.8.6), so its place is not known"
+            )
+    return points_mm + offset, [("moved", length)]
 
 
 def _points(item: Any) -> NDArray[np.float64]:

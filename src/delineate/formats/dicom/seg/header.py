@@ -16,8 +16,9 @@ from ....core.labels import Side, side_of
 from ....core.terms import names_structure, structure_of
 from ... import archive
 from ..header.elements import DEFLATED
-from ..header.file import lenient, open_dataset
+from ..header.file import SAME_STATED, lenient, open_dataset
 from ..header.marks import items_in, text
+from ..places import Named, named_in
 from .codes import BACKGROUND, GENERAL, SIDE_CODES, rgb_of
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.66."  # followed by 4, or 7 for label maps
@@ -61,6 +62,7 @@ class SegHeader:
         numbers: (N,) the segment of each frame; 0 in a label map.
         positions, orientations, spacings: (N, 3), (N, 6), (N, 2); (0, ...) if no frame has any.
         gap_mm: SpacingBetweenSlices, 0 if it is not stated; ``thickness_mm`` likewise.
+        sources: the images that each frame names; () unless they were asked for.
         begin: the byte at which the element with the pixels begins.
     """
 
@@ -83,6 +85,7 @@ class SegHeader:
     begin: int
     facts: dict[str, str] = field(repr=False)
     notes: tuple[str, ...] = ()
+    sources: tuple[tuple[Named, ...], ...] = field(default=(), repr=False)
 
     @property
     def frames(self) -> int:
@@ -103,8 +106,11 @@ class SegHeader:
         return tuple(segment for segment in self.segments if not segment.is_background)
 
 
-def read_header(path: str | Path) -> SegHeader:
+def read_header(path: str | Path, with_sources: bool = False) -> SegHeader:
     """Read the header of a Segmentation object.
+
+    Args:
+        with_sources: also read which images the frames name.
 
     Raises:
         FormatError: not such an object, one of a whole-slide image, one part of several, or frames
@@ -143,6 +149,7 @@ def read_header(path: str | Path) -> SegHeader:
             begin=begin,
             facts={name: str(dataset.get(key) or "") for name, key in facts.items()},
             notes=notes,
+            sources=groups.sources() if with_sources else (),
         )
 
 
@@ -233,13 +240,31 @@ class _FunctionalGroups:
         own = (_first(frame, group).get(name) for frame in self.frames)
         return [common if value in (None, "") else value for value in own]
 
+    def agreed(self, group: str, name: str) -> list[Any]:
+        """``values`` that must not be stated twice with different numbers.
+
+        Raises:
+            FormatError: frames have another one than all of them share.
+        """
+        values = self.values(group, name)
+        common = _first(self.shared, group).get(name)
+        if common in (None, ""):
+            return values
+        differ = sum(value is not common and _far(value, common) for value in values)
+        if differ:
+            raise FormatError(
+                f"{name} of {differ} frames is another one than that which all frames share "
+                "(PS3.3 C.7.6.16), so it is not known which one counts"
+            )
+        return values
+
     def table(self, group: str, name: str, width: int) -> NDArray[np.float64]:
         """The attribute of all frames, (N, width); (0, width) if no frame has it.
 
         Raises:
             FormatError: only some have it, or values that are not finite numbers.
         """
-        values = self.values(group, name)
+        values = self.agreed(group, name)
         missing = sum(value is None for value in values)
         if missing == len(values):
             return np.empty((0, width))
@@ -252,6 +277,12 @@ class _FunctionalGroups:
         """The largest value of the attribute; 0 if no frame has it."""
         return max((float(value) for value in self.values(group, name) if value), default=0.0)
 
+    def sources(self) -> tuple[tuple[Named, ...], ...]:
+        """The images that each frame names as its own, or else that all frames name."""
+        path = ("DerivationImageSequence", "SourceImageSequence")
+        common = named_in(self.shared, *path)
+        return tuple(named_in(frame, *path) or common for frame in self.frames)
+
     def segment_numbers(self, kind: str) -> NDArray[np.int64]:
         """The segment of each frame; 0 if the pixel values are the segments.
 
@@ -261,10 +292,16 @@ class _FunctionalGroups:
         if kind == "LABELMAP":
             return np.zeros(len(self.frames), np.int64)
         name = "ReferencedSegmentNumber"
-        values = self.values("SegmentIdentificationSequence", name)
+        values = self.agreed("SegmentIdentificationSequence", name)
         if None in values:
             raise FormatError(f"{name} is missing in {values.count(None)} of {len(values)} frames")
         return np.array(values, np.int64)
+
+
+def _far(one: Any, other: Any) -> bool:
+    """Whether the numbers of two attributes differ by more than rounding."""
+    pair = [np.atleast_1d(np.asarray(value, np.float64)) for value in (one, other)]
+    return pair[0].shape != pair[1].shape or bool(np.abs(pair[0] - pair[1]).max() > SAME_STATED)
 
 
 def _first(dataset: Any, name: str) -> Any:

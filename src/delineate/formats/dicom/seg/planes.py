@@ -19,6 +19,7 @@ from ....core.errors import GeometryError
 from ....core.grid import SHEAR_TOLERANCE, Grid
 from ...raster import grid_of
 from ..geometry import LPS_TO_RAS, SAME_DIRECTION, tolerance_mm
+from ..places import Places
 from .header import SegHeader
 
 SAME_PLANE_MM = 0.01
@@ -70,6 +71,45 @@ def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[n
     _check_corners(header, affine, k)
     shape = (header.columns, header.rows, int(k.max()) + 1)
     return Grid(shape, LPS_TO_RAS @ affine, allow_shear=True), k
+
+
+def overruled_gap(header: SegHeader, own: Grid) -> tuple[str, ...]:
+    """A sentence about a SpacingBetweenSlices that is not the gap of the frames' grid ``own``."""
+    across, down, step = own.affine[:3, :3].T
+    gap = abs(float(step @ np.cross(across, down))) / float(np.linalg.norm(np.cross(across, down)))
+    is_far = abs(header.gap_mm - gap) > tolerance_mm(gap)
+    if own.shape[2] < 2 or not header.gap_mm or not is_far:
+        return ()
+    return (
+        f"SpacingBetweenSlices is {header.gap_mm:.4g} mm, but its planes are {gap:.4g} mm apart, "
+        "which counts",
+    )
+
+
+def misplaced(header: SegHeader, like: Grid, places: Places) -> str:
+    """A sentence about frames that name another image than that of the slice which they are in; ""
+    if there is none, or if they are not parallel to the slices of the image.
+    """
+    if not len(header.positions):
+        return ""
+    across, down, step = like.affine[:3, :3].T
+    normal = np.cross(across, down)
+    normal = normal / np.linalg.norm(normal)
+    own = np.cross(header.orientations[0, :3], header.orientations[0, 3:]) @ LPS_TO_RAS[:3, :3]
+    if abs(own @ normal) < PARALLEL:
+        return ""
+    heights = like.to_index(header.positions @ LPS_TO_RAS[:3, :3])[:, 2]
+    away = [
+        gaps
+        for named, height in zip(header.sources, heights.tolist(), strict=True)
+        if (gaps := places.away(named, height))
+    ]
+    if not away:
+        return ""
+    return (
+        f"{len(away)} of {header.frames} frames name another image than that of the slice at their "
+        f"position, which counts (up to {max(away) * abs(step @ normal):.2f} mm)"
+    )
 
 
 def _flat(header: SegHeader, like: Grid | None) -> Grid:

@@ -23,9 +23,10 @@ from ....core.inputs import refuse_large
 from ....core.labels import Label, LabelSet, default_colour
 from ....core.volume import Volume
 from ...disk import told
+from ..places import Places
 from .frames import frames
 from .header import SegHeader, Segment, read_header
-from .planes import planes
+from .planes import misplaced, overruled_gap, planes
 
 HALF = 0.5  # of the maximum: voxels of a fractional segmentation from here on are inside
 SAME_VOXEL_MM = 1e-3  # largest difference of the sizes of equal voxels
@@ -39,6 +40,7 @@ def read_seg(
     frame_of_reference: str = "",
     threshold: float | None = HALF,
     only: Collection[str] | None = None,
+    places: Places | None = None,
 ) -> Volume:
     """Read the labels of a Segmentation object.
 
@@ -50,6 +52,8 @@ def read_seg(
         threshold: share of the maximum from which a voxel of a fractional segmentation is inside;
             None keeps the shares, (C, I, J, K) float32 with a channel for each segment.
         only: numbers, names or codes ("SCT:10200004") of the segments to read; None reads all.
+        places: of the images of the series with the grid ``like``, to note frames that name another
+            one than that of their slice.
 
     Returns:
         (I, J, K) uint8 or uint16 of unit "label", or (C, I, J, K) uint8 if segments overlap;
@@ -61,7 +65,7 @@ def read_seg(
             reference.
         LabelError: pixel values or frames of segments that are not described.
     """
-    header = read_header(path)
+    header = read_header(path, with_sources=places is not None)
     with told(path):
         own = header.frame_of_reference
         if own and frame_of_reference and own != frame_of_reference:
@@ -71,7 +75,13 @@ def read_seg(
                 "state --register-by position"
             )
         volume = _read(header, like, threshold, only)
-        return volume if like is None else _placed(volume, like)
+        if like is None:
+            return volume
+        if note := "" if places is None else misplaced(header, like, places):
+            volume = replace(
+                volume, meta=volume.meta | {"notes": [*volume.meta.get("notes", ()), note]}
+            )
+        return _placed(volume, like)
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -174,7 +184,7 @@ def _read(
     _refuse_repeated(header, k)
     segments = _chosen(header, only)
     frames_in = _Frames(header, grid, k, segments)
-    notes, unit = list(header.notes), "label"
+    notes, unit = [*header.notes, *overruled_gap(header, grid)], "label"
     if header.kind == "LABELMAP":
         array: NDArray[Any] = frames_in.looked_up()
     elif header.kind == "BINARY":
