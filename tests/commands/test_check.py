@@ -8,6 +8,7 @@ import io
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from delineate.commands.check import check, table
 from delineate.commands.options import CheckOptions
 from delineate.core.errors import LayoutError, OutputError
 from delineate.core.manifest import Manifest
+from delineate.formats.disk import STILL_NS
 
 
 def cohort(root, count=4):
@@ -206,3 +208,20 @@ def test_values_that_can_only_be_ct_are_called_ct(tmp_path):
     assert [f.kind for f in checked.findings if f.kind == "modality"] == ["modality"]
     nifti(tmp_path / "ct/images/c1.nii.gz", noise(1))
     assert check(tmp_path / "ct").manifest.modality == ""
+
+
+def test_each_mask_is_opened_to_recognise_it_and_to_read_it(tmp_path, monkeypatch):
+    for n in range(3):
+        png(tmp_path / "d" / "images" / f"c{n}.png", noise(n)[..., 0].astype(np.uint8))
+        png(tmp_path / "d" / "labels" / f"c{n}.png", 255 * box(1)[..., SHAPE[2] // 2])
+    opened, counts = Path.open, Counter()
+
+    def counted(path, *words, **options):
+        counts[path.parent.name] += path.suffix == ".png"
+        return opened(path, *words, **options)
+
+    time.sleep(2 * STILL_NS / 1e9)  # files that were just written are read again
+    monkeypatch.setattr(Path, "open", counted)
+    checked = check(tmp_path / "d", None, CheckOptions())
+    assert len(checked.usable.cases) == 3
+    assert counts["labels"] == 6

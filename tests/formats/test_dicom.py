@@ -19,7 +19,7 @@ from delineate.core.errors import FormatError, GeometryError
 from delineate.core.grid import Grid
 from delineate.core.manifest import Source
 from delineate.formats import dicom, disk, files
-from delineate.formats.dicom.find import STILL_NS
+from delineate.formats.disk import STILL_NS
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FLIP = np.diag([-1.0, -1.0, 1.0])

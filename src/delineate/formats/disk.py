@@ -18,10 +18,13 @@ import math
 import os
 import re
 import struct
+import threading
+import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 from isal import igzip, isal_zlib
@@ -40,6 +43,8 @@ LABELS_KEY = "delineate_labels"  # of the JSON in a field for text
 
 _UNFIT = re.compile(r"[^\w .+()-]")  # characters that a file name may not have on some system
 GZIP_MAGIC = b"\x1f\x8b"
+STILL_NS = 50_000_000  # longer than the steps of the clocks of file systems
+MOST_HEADS = 1 << 24  # bytes of the beginnings of files that are kept
 HEAD_BYTES = 4096  # enough to recognise the format and to hold a fixed-size header
 # Bytes that may follow the last voxel: padding, but not more slices.
 MOST_REST = 4096
@@ -172,6 +177,66 @@ def told(path: str | Path, what: str = "file") -> Iterator[None]:
         raise FormatError(f"damaged or not a real {what}: {why}", path=path) from error
 
 
+Found = TypeVar("Found")
+
+
+class Kept(Generic[Found]):
+    """What was read of the last files, for others in the same process that read them: a file that
+    is as it was is not opened again.
+
+    Args:
+        read: what is kept of the file at a path; its errors are not kept.
+        weight: of what was read.
+        most: the sum of the weights of all that is kept.
+        around: the file on disk that holds what is at a path, if it is not the path.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Path], Found],
+        weight: Callable[[Found], int],
+        most: int,
+        around: Callable[[Path], Path | None] = lambda path: None,
+    ) -> None:
+        self._read, self._weight, self._most, self._around = read, weight, most, around
+        self._files: OrderedDict[Path, tuple[tuple[int, ...], Found]] = OrderedDict()
+        self._sum, self._lock = 0, threading.Lock()
+
+    def __call__(self, path: Path) -> Found:
+        state = _state_of(self._around(path) or path)
+        with self._lock:
+            kept = self._files.get(path)
+            if kept is not None and state == kept[0]:
+                self._files.move_to_end(path)
+                return kept[1]
+        found = self._read(path)
+        if state is not None:
+            with self._lock:
+                self._forget(path)
+                self._files[path] = state, found
+                self._sum += self._weight(found)
+                while self._sum > self._most:
+                    self._forget(next(iter(self._files)))
+        return found
+
+    def _forget(self, path: Path) -> None:
+        if (known := self._files.pop(path, None)) is not None:
+            self._sum -= self._weight(known[1])
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None if that cannot be known, as within the time in which
+    clocks of file systems stand still.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < STILL_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 _WATCHERS: list[Callable[[Path], None]] = []
 
 
@@ -194,13 +259,20 @@ def head_of(path: str | Path) -> bytes:
     for watcher in _WATCHERS:
         watcher(Path(path))
     refuse_special(path)
-    with Path(path).open("rb") as file:
+    return _heads(Path(path))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if head[:2] != GZIP_MAGIC:
             return head
         # Compressed data is rarely longer than what it unpacks to, so this is more than enough.
         raw = head + file.read(8 * HEAD_BYTES)
     return bytes(isal_zlib.decompressobj(wbits=31).decompress(raw, HEAD_BYTES))
+
+
+_heads = Kept(_head, len, MOST_HEADS)
 
 
 @contextlib.contextmanager

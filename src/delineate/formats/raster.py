@@ -20,8 +20,9 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from isal import isal_zlib
@@ -35,6 +36,8 @@ from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import (
     LABELS_KEY,
+    Kept,
+    head_of,
     labels_as_text,
     names_in_text,
     opened,
@@ -53,6 +56,7 @@ CHANNEL_NAMES = {
     4: (*COLOURS, ALPHA),
 }
 WHITE, BLACK, WHITE_INDEX = (255, 255, 255), (0, 0, 0), 0
+MOST_MASKS = 1 << 26  # bytes of the masks that are kept
 PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % more bytes
 ORIENTATION = 274  # tag of EXIF and TIFF
 # Plain and binary bitmaps, grey and colour maps; a size follows, or a comment.
@@ -141,11 +145,13 @@ def read(
         GeometryError: the stated spacing is not valid.
     """
     with told(path, f"{kind} file"):
-        palette: dict[int, tuple[int, int, int]] = {}
         if kind == "TIFF":
-            array, names = _tiff(Path(path))
+            picture = _Picture(*_tiff(Path(path)))
+        elif by_index:
+            picture = _masks(Path(path)).copied()
         else:
-            array, names, palette = _picture(Path(path), kind, by_index)
+            picture = _picture(Path(path), by_index)
+        array, names, palette = picture.array, picture.channels, picture.palette
         meta: dict[str, Any] = {
             "modality": "",
             "patient": "",
@@ -156,8 +162,8 @@ def read(
             meta["channels"] = list(names)
         if palette:
             meta["palette"] = palette
-        if stated := read_names(path, kind):
-            meta["names"] = stated
+        if picture.names:
+            meta["names"] = dict(picture.names)
         return Volume(array, grid_of(array.shape[-3:], spacing_mm), source=str(path), meta=meta)
 
 
@@ -201,12 +207,12 @@ def read_stack(
         GeometryError: the sizes differ.
         FormatError: grey-level and colour images are mixed.
     """
-    first = read(files[0], kind_of(_head(files[0])), by_index=by_index)
+    first = read(files[0], kind_of(head_of(files[0])), by_index=by_index)
     shape = first.channels_array.shape
     stack = np.empty((*shape[:3], len(files)), first.array.dtype)
     # Every slice must have the size, channels and dtype of the first one.
     for k, path in enumerate(files):
-        one = read(path, kind_of(_head(path)), by_index=by_index)
+        one = read(path, kind_of(head_of(path)), by_index=by_index) if k else first
         if one.grid.shape != first.grid.shape or one.grid.shape[2] != 1:
             sizes = f"{one.grid.shape[:2]}, but {first.grid.shape[:2]} in {files[0].name}"
             raise GeometryError(f"slices of a stack must have one size, found {sizes}", path=path)
@@ -223,36 +229,52 @@ def read_stack(
     return Volume(array, grid_of(array.shape[-3:], spacing_mm), source=source, meta=meta)
 
 
-def _head(path: Path) -> bytes:
-    with told(path), path.open("rb") as file:
-        return file.read(16)
-
-
 Palette = dict[int, tuple[int, int, int]]
 
 
-def _picture(
-    path: Path, kind: str, by_index: bool
-) -> tuple[NDArray[Any], tuple[str, ...], Palette]:
-    """Read any file but a TIFF with its channel names and, by index, its palette; refuse what
-    Pillow would reduce.
+@dataclass(frozen=True)
+class _Picture:
+    """What one file holds: its pixels (I, J, 1) or (C, I, J, 1), the names of its channels, its
+    palette if it is read by index, and the names of values that it states.
     """
+
+    array: NDArray[Any]
+    channels: tuple[str, ...] = ()
+    palette: Palette = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def copied(self) -> _Picture:
+        """With pixels of its own."""
+        return replace(self, array=self.array.copy(), palette=dict(self.palette))
+
+
+def _picture(path: Path, by_index: bool) -> _Picture:
+    """Read any file but a TIFF; refuse what Pillow would reduce."""
     from PIL import Image, ImageOps
 
-    if kind == "PNG":
-        _check_png(path)
-    with _unlimited(), opened(path) as file, Image.open(file) as image:
-        _refuse_large(image, path)
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise FormatError(f"{frames} frames; allowed is one picture")
-        turned = ImageOps.exif_transpose(image)
-        if by_index and turned.mode == "P":
-            palette = _palette(turned)
-            index = np.array(turned)
-            if _is_bilevel(palette):
-                return (*_oriented((index == WHITE_INDEX).astype(np.uint8)), {})
-            return (*_oriented(index), palette)
-        return (*_pixels(turned), {})
+    with _unlimited(), opened(path) as file:
+        is_png = kind_of(file.read(16)) == "PNG"
+        if is_png:
+            _check_png(file, path.stat().st_size)
+        file.seek(0)
+        with Image.open(file) as image:
+            _refuse_large(image, path)
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise FormatError(f"{frames} frames; allowed is one picture")
+            turned = ImageOps.exif_transpose(image)
+            stated = str(image.info.get(LABELS_KEY, "")) if is_png else ""
+            names = names_in_text(stated)
+            if by_index and turned.mode == "P":
+                palette = _palette(turned)
+                index = np.array(turned)
+                if _is_bilevel(palette):
+                    index, palette = (index == WHITE_INDEX).astype(np.uint8), {}
+                return _Picture(*_oriented(index), palette, names)
+            return _Picture(*_pixels(turned), names=names)
+
+
+# Masks are read to derive the values of a cohort, and again to be checked.
+_masks = Kept(lambda path: _picture(path, True), lambda one: one.array.nbytes, MOST_MASKS)
 
 
 @contextlib.contextmanager
@@ -343,21 +365,20 @@ def _oriented(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
     return (channels[0], ()) if len(channels) == 1 else (channels, CHANNEL_NAMES[len(channels)])
 
 
-def _check_png(path: Path) -> None:
+def _check_png(file: IO[bytes], nbytes_of_file: int) -> None:
     """Check what Pillow accepts without a word: pixels that end early (it adds black ones), a
     palette that is missing, and 16-bit colours (it drops half of the bits).
 
     Source: PNG specification (W3C), sections 5 and 11.
     """
     chunks = dict[bytes, bytes]()
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(start := file.read(8)) == 8 and start[4:] != b"IEND":
-            nbytes = int.from_bytes(start[:4], "big")
-            if nbytes > path.stat().st_size:
-                raise FormatError(f"truncated: a chunk of {nbytes} bytes is stated")
-            chunks[start[4:]] = chunks.get(start[4:], b"") + file.read(nbytes)
-            file.seek(4, 1)
+    file.seek(8)
+    while len(start := file.read(8)) == 8 and start[4:] != b"IEND":
+        nbytes = int.from_bytes(start[:4], "big")
+        if nbytes > nbytes_of_file:
+            raise FormatError(f"truncated: a chunk of {nbytes} bytes is stated")
+        chunks[start[4:]] = chunks.get(start[4:], b"") + file.read(nbytes)
+        file.seek(4, 1)
     size = chunks.get(b"IHDR", b"")
     if len(start) < 8 or len(size) != 13:
         raise FormatError("truncated: the PNG ends early")
@@ -378,7 +399,7 @@ def _check_png(path: Path) -> None:
         columns, rows = -((left - width) // across), -((top - height) // down)
         if columns > 0:
             needed += rows * (1 + (columns * depth * PNG_SAMPLES[colour] + 7) // 8)
-    refuse_large(needed, path.stat().st_size)
+    refuse_large(needed, nbytes_of_file)
     found, unpacker, data = 0, isal_zlib.decompressobj(), chunks.get(b"IDAT", b"")
     while data and found < needed:
         found += len(unpacker.decompress(data, 1 << 20))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import FormatError, InputError
 from .. import archive
-from ..disk import HEAD_BYTES, natural_key, told
+from ..disk import HEAD_BYTES, Kept, natural_key, told
 from .damage import DamagedFile, charge
 from .dicomdir import compared
 from .fix import fixed
@@ -32,7 +28,6 @@ from .header.file import (
 from .values.stated import stated_in
 
 MOST_KEPT = 1 << 13  # planes, of about 5 kB each
-STILL_NS = 50_000_000  # longer than the steps of the clocks of file systems
 MOST_LISTED = 50  # titles below one reason
 NO_SIZE = "an image without Rows and Columns"
 NAMED = (".dcm", ".dicom", ".ima", ".dcm.gz")  # endings of names that promise DICOM
@@ -106,57 +101,6 @@ class Headers(dict[Path, _File | None]):
         return found
 
 
-class _Last:
-    """What files were found to be, of the last ones with ``MOST_KEPT`` planes, for other searches
-    of the same process: a file that is as it was is not opened again.
-    """
-
-    def __init__(self) -> None:
-        self._files: OrderedDict[Path, tuple[Any, _File | None]] = OrderedDict()
-        self._planes, self._lock = 0, threading.Lock()
-
-    def __call__(self, path: Path) -> _File | None:
-        state = _state_of(path)
-        with self._lock:
-            kept = self._files.get(path)
-            if kept is not None and state == kept[0]:
-                self._files.move_to_end(path)
-                return kept[1]
-        found = _read(path)
-        if state is not None:
-            with self._lock:
-                self._forget(path)
-                self._files[path] = state, found
-                self._planes += _weight(found)
-                while self._planes > MOST_KEPT:
-                    self._forget(next(iter(self._files)))
-        return found
-
-    def _forget(self, path: Path) -> None:
-        if (known := self._files.pop(path, None)) is not None:
-            self._planes -= _weight(known[1])
-
-
-def _weight(file: _File | None) -> int:
-    return 1 if file is None else max(1, len(file.planes))
-
-
-def _state_of(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file, or the archive around it, does; None if that cannot be known, as
-    within the time in which clocks of file systems stand still.
-    """
-    try:
-        found = os.stat(archive.around(path) or path)
-    except OSError:
-        return None
-    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) < STILL_NS:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-_kept = _Last()
-
-
 def _read_all(place: Path, recursive: bool, headers: Headers) -> Iterator[_File]:
     """The DICOM files of a folder or archive."""
     for path in files_in(place, recursive):
@@ -225,6 +169,13 @@ def _read(path: Path) -> _File | None:
             return _File(path, planes=planes, facts=facts)
     except FormatError as error:
         return _File(path, facts=facts, damage=error.message)
+
+
+def _weight(file: _File | None) -> int:
+    return 1 if file is None else max(1, len(file.planes))
+
+
+_kept = Kept(_read, _weight, MOST_KEPT, archive.around)
 
 
 def find_series(
