@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .check_report import CheckReport
 
 # Options of predict that say how a scan is segmented, not what is read and written.
-IN_MEMORY = ("mirror", "views", "samples", "maps", "seed", "probabilities")
+IN_MEMORY = ("mirror", "coarse", "views", "samples", "maps", "seed", "probabilities")
 OF_LOADING = ("device", "precision")
 OF_READING = ("untrusted",)
 

@@ -118,6 +118,7 @@ class PredictKeywords(
     device: str
     mirror: bool | None
     overlap: float | None
+    coarse: bool | None
     form: str
     dicom_seg: bool
     rtstruct: bool

@@ -89,10 +89,11 @@ class Model:
         Raises:
             UsageError: the model averages several networks; see ``modules``.
         """
-        if len(self.bundle.members) != 1:
-            names = ", ".join(member.name for member in self.bundle.members)
+        own = self.bundle.segmenting
+        if len(own) != 1:
+            names = ", ".join(member.name for member in own)
             raise UsageError(f"the model averages several networks ({names}): use modules")
-        return next(iter(self.modules.values()))
+        return self.modules[own[0].name]
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -133,6 +134,7 @@ class Model:
         *,
         mirror: bool | None = None,
         overlap: float | None = None,
+        coarse: bool | None = None,
         views: Sequence[str] = (),
         oblique_deg: float = 0.0,
         samples: int = 0,
@@ -150,16 +152,15 @@ class Model:
             mirror: True averages over mirror images along the axes that training mirrored (slower,
                 often a little better), False does not, None follows the model's plan.
             overlap: the fraction that neighbouring windows share; less is faster. None: the plan's.
+            coarse: False runs all windows, where a model would leave some out; None: the plan's.
             views: only these ("axial", "coronal", "sagittal") of a model with several; () uses all.
             oblique_deg: a 2-D model also sees planes tilted by this angle, and averages.
-            samples: number of Monte-Carlo dropout samples, whose agreement is ``uncertainty``.
+            samples: of Monte-Carlo dropout, whose agreement is ``uncertainty``.
             maps: "entropy" and "sd" of the samples in each voxel, as ``maps`` of the result.
-            keep_samples: the result has the label map of each sample too, as ``samples``.
-            seed: of the samples.
+            keep_samples, seed: also give each sample's label map as ``samples``; their seed.
             channels: names of the channels of ``image``, in its order, if it lacks some of the
                 model's, or if the name of its file suggests another image.
-            probabilities: also give the probability of each structure in each voxel; see
-                ``Prediction``.
+            probabilities: of each structure in each voxel too; see ``Prediction``.
 
         Raises:
             InputError: another number of channels, or another image by its header or file name.
@@ -179,7 +180,7 @@ class Model:
                 volume,
                 replace(self._engine(tuple(views)), oblique_deg=oblique_deg),
                 self.bundle.id,
-                predictor.settings_of(self.bundle.plan, mirror, overlap),
+                predictor.settings_of(self.bundle.plan, mirror, overlap, coarse),
                 samples=predictor.DropoutSamples(samples, str(seed), tuple(maps)),
                 present=present,
                 probabilities=probabilities,

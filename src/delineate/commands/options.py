@@ -473,6 +473,7 @@ class PredictOptions(
 
     Args:
         mirror: None mirrors if the plan says so.
+        coarse: None follows the plan; True refuses a model that has no coarse pass.
         overlap: None is that of the plan, which training has measured.
         form: ending of a format that can be written, without its first dot; kinds of DICOM objects;
             or both, with commas (see ``mask_form`` and ``objects``).
@@ -505,6 +506,13 @@ class PredictOptions(
         "Fraction of their size that neighbouring windows share at least, such as 0.25: less is "
         "faster. By default the model's own, the least that cost no accuracy on validation cases.",
         metavar="FRACTION",
+    )
+    coarse: bool | None = option(
+        None,
+        "Run windows only where a small network, at a low resolution, finds structures. By default "
+        "where a training measured that this costs no accuracy; never with probabilities or "
+        "samples.",
+        "--coarse/--no-coarse",
     )
     form: str = option(
         "nii.gz",

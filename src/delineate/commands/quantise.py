@@ -222,7 +222,7 @@ def _bounded(
         )
     engine = infer.Engine.from_bundle(bundle, torch.device("cpu"), backend="torch")
     # The sort is stable, so members are in the order of the engines.
-    ordered = sorted(bundle.members, key=lambda member: member.first_stage)
+    ordered = sorted(bundle.segmenting, key=lambda member: member.first_stage)
     found, unread = _observed(engine, bundle.plan, calibration, seed, progress)
     if not all(found):
         raise UsageError(
@@ -230,7 +230,10 @@ def _bounded(
             "not make it faster"
         )
     bounds = {member.name: own for member, own in zip(ordered, found, strict=True)}
-    members = tuple(replace(member, bounds=bounds[member.name]) for member in bundle.members)
+    # What only finds where structures are is not rounded, and has none.
+    members = tuple(
+        replace(member, bounds=bounds.get(member.name, member.bounds)) for member in bundle.members
+    )
     return replace(bundle, members=members), unread
 
 

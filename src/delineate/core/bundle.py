@@ -47,11 +47,11 @@ NO_DIGEST = {"sha256": _BLANK.decode()}
 class Member:
     """One trained network of a bundle; members are averaged by ``weight`` on the prepared grid.
 
-    ``view`` names one of the plan's views. ``first_stage`` marks a network of a cascade's
-    low-resolution plan. ``bounds`` has the lower and upper bound, (2,) float32, of the
-    input of each layer that can be quantised to 8 bits, by layer name (see ``inference.int8``); it
-    is empty if no bounds were chosen. ``graph`` is the topology of the network as text (see
-    ``inference.topology``), "" if it has none.
+    ``view`` names one of the plan's views. ``first_stage`` marks a network of the
+    low-resolution plan, which is part of a cascade or finds where structures are. ``bounds`` has
+    the lower and upper bound, (2,) float32, of the input of each layer that can be quantised to 8
+    bits, by layer name (see ``inference.int8``); it is empty if no bounds were chosen. ``graph`` is
+    the topology of the network as text (see ``inference.topology``), "" if it has none.
     """
 
     name: str
@@ -105,9 +105,10 @@ class Bundle:
         known = set(self.plan.named_views()) or {""}
         unknown = {m.view for m in self.members} - known
         stages = {m.first_stage for m in self.members}
-        if stages != ({False, True} if self.plan.cascade else {False}):
+        if stages != ({False, True} if self.plan.cascade or self.finds_coarsely else {False}):
             raise BundleError(
-                "a cascade needs members of both stages; other bundles have no first-stage members"
+                "a plan with a cascade or a coarse pass needs members of both stages; others have "
+                "no first-stage members"
             )
         if unknown:
             raise BundleError(
@@ -117,6 +118,16 @@ class Bundle:
     @property
     def labels(self) -> LabelSet:
         return self.plan.labels
+
+    @property
+    def finds_coarsely(self) -> bool:
+        """Whether the first stage only finds where structures are (``Inference.coarse``)."""
+        return self.plan.inference.coarse > 0
+
+    @property
+    def segmenting(self) -> tuple[Member, ...]:
+        """All members except those that only find where structures are."""
+        return tuple(m for m in self.members if not (m.first_stage and self.finds_coarsely))
 
     @property
     def known_ids(self) -> tuple[str, ...]:

@@ -461,12 +461,15 @@ class Inference(Part):
     ``mirror`` lists the axes of test-time mirroring. ``average`` decides whether mirrored copies,
     members and windows are averaged as ``probabilities`` or as ``logits``. ``int8``: CPUs with
     hardware for 8-bit integers use them, because that costs almost no accuracy (chosen on
+    validation data). ``coarse``: above 0, windows are run only where the first stage of the plan
+    finds a structure with at least this probability (see ``inference.coarse``; chosen on
     validation data).
     """
 
     average: Literal["probabilities", "logits"] = "probabilities"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     int8: bool = False
+    coarse: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mirror: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
 
 
@@ -517,9 +520,10 @@ class Plan(Part):
     the result: one "label map", in which a voxel gets the last of its structures in the plan's
     order, or a mask of each of the "structures".
     ``reasons`` states why each choice was made. ``low_resolution`` is the plan of a first stage at
-    a coarser spacing, used if a volume is far larger than a patch. In a ``cascade`` the result of
-    that stage is part of the network's input: one channel of 0 and 1 for each structure, after the
-    channels of the scan. ``views``: several 2-D networks instead of one, each trained by the plan
+    a coarser spacing, used if a volume is far larger than a patch: it finds the part of a scan that
+    has structures (``inference.coarse``). In a ``cascade`` the result of that stage is part of the
+    network's input instead: one channel of 0 and 1 for each structure, after the channels of the
+    scan. ``views``: several 2-D networks instead of one, each trained by the plan
     that ``seen`` returns, with the patch of the view; ``patch`` then belongs to no network.
 
     >>> plan = Plan.load("plan.json")
@@ -588,7 +592,17 @@ class Plan(Part):
             )
         self._check_views()
         self._check_overlaps()
+        self._check_coarse()
         return self
+
+    def _check_coarse(self) -> None:
+        if not self.inference.coarse:
+            return
+        if not self.has_finder or self.views or self.inference.average == "logits":
+            raise ValueError(
+                "inference.coarse needs a 3-D plan with a low_resolution plan of two classes, "
+                "without cascade and views, that averages probabilities"
+            )
 
     def _check_overlaps(self) -> None:
         if not self.network.overlapping and self.output == "structures":
@@ -694,6 +708,19 @@ class Plan(Part):
         between scans.
         """
         return next((axis for axis, letter in enumerate(self.orientation) if letter in "LR"), None)
+
+    @property
+    def has_finder(self) -> bool:
+        """Whether ``low_resolution`` finds the part of a scan that has structures, of any kind."""
+        stage = self.low_resolution
+        return (
+            stage is not None
+            and not self.cascade
+            and self.dims == stage.dims == 3
+            and stage.network.classes == 2
+            and None not in self.spacing_mm
+            and None not in stage.spacing_mm
+        )
 
     def named_views(self) -> dict[str, View]:
         """The views by the name of their plane: axial, coronal, sagittal."""

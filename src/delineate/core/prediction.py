@@ -38,6 +38,7 @@ class Prediction:
             ``uncertainty`` has been computed from them, or longer if requested.
         maps: name -> (I, J, K) float32: "entropy" and "sd" of the samples in each voxel (see
             ``inference.sample_maps``); those that were requested.
+        windows: of the network, "run" and "all"; empty if no coarse pass left any out.
 
     Raises:
         LabelError: a label value that no structure has.
@@ -52,6 +53,7 @@ class Prediction:
     probabilities: NDArray[np.uint16] | None = field(default=None, repr=False)
     samples: tuple[NDArray[Any], ...] = field(default=(), repr=False)
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    windows: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = self.structures
@@ -79,6 +81,8 @@ class Prediction:
         }
         if self.uncertainty:
             entry["uncertainty"] = self.uncertainty
+        if self.windows:
+            entry["windows"] = self.windows
         if self.missing:
             entry["missing"] = list(self.missing)
         return entry

@@ -81,8 +81,8 @@ class Engine:
     graph. Their probabilities (or logits, if the plan says so) are averaged. If the plan has views,
     ``views`` names the view of each member; the members of a view are averaged first, then the
     views, weighted by the mean weight of their members. ``first`` is the engine of a cascade's
-    first stage. With ``oblique_deg`` above 0 a scan is also seen in tilted planes (see
-    ``oblique``).
+    first stage; ``finder`` that which finds where structures are (see ``coarse``). With
+    ``oblique_deg`` above 0 a scan is also seen in tilted planes (see ``oblique``).
     """
 
     plan: Plan
@@ -92,6 +92,7 @@ class Engine:
     views: tuple[str, ...] = ()
     first: Engine | None = None
     oblique_deg: float = 0.0
+    finder: Engine | None = None
 
     @classmethod
     def from_bundle(
@@ -125,13 +126,13 @@ class Engine:
         eight_bits = precision == "int8"
         if eight_bits:
             backend = _int8_backend(bundle, backend)
-        # The first stage of a cascade is an engine of its own, with the same options.
-        stage = _first_stage(bundle)
-        first = (
-            None
-            if stage is None
-            else cls.from_bundle(stage, device, dtype, backend=backend, graphs=graphs)
-        )
+        # The first stage is an engine of its own, with the same options.
+        stage, first = _first_stage(bundle), None
+        if stage is not None:
+            # One that only finds where structures are is never rounded.
+            kind = "float" if eight_bits and bundle.finds_coarsely else dtype
+            first = cls.from_bundle(stage, device, kind, backend=backend, graphs=graphs)
+        stages = (None, first) if bundle.finds_coarsely else (first, None)
         # With INT8, the layers that are not rounded compute in the fastest float type.
         if eight_bits or precision == "float":
             precision = fast_precision(device)
@@ -146,10 +147,9 @@ class Engine:
                 log.debug("%s: %s on %s in %s", name, type(network).__name__, device, precision)
                 members.append((network, member.weight))
                 used.append(member.view)
-        used_views = tuple(used) if known else ()
-        return cls(
-            bundle.plan, tuple(members), device, _dtype(precision, device), used_views, first
-        )
+        used_views, kind = tuple(used) if known else (), _dtype(precision, device)
+        found = cls(bundle.plan, tuple(members), device, kind, used_views, stages[0])
+        return replace(found, finder=stages[1])
 
     def uncompiled(self) -> Engine:
         """The same engine with modules only, whose layers are accessible."""
@@ -187,7 +187,7 @@ def precision_of(
     """
     if dtype is not None:
         return name_of(dtype)
-    chosen = bundle.plan.inference.int8 and all(member.bounds for member in bundle.members)
+    chosen = bundle.plan.inference.int8 and all(member.bounds for member in bundle.segmenting)
     if not chosen or device.type != "cpu" or backend == "torch":
         return "float"
     # Networks are rounded by torch before they are compiled.
@@ -220,8 +220,9 @@ def _known_views(bundle: Bundle, views: Sequence[str]) -> list[str]:
 
 
 def _first_stage(bundle: Bundle) -> Bundle | None:
-    """The first stage of a cascade as a bundle of its own; None if the model is no cascade."""
-    if not bundle.plan.cascade or bundle.plan.low_resolution is None:
+    """The first stage as a bundle of its own; None if the model has none."""
+    has = bundle.plan.cascade or bundle.finds_coarsely
+    if not has or bundle.plan.low_resolution is None:
         return None
     return Bundle(
         bundle.plan.low_resolution,
@@ -235,7 +236,7 @@ def _int8_backend(bundle: Bundle, backend: Backend) -> Backend:
     Raises:
         UsageError: a member has no bounds, or torch was requested.
     """
-    if not all(member.bounds for member in bundle.members):
+    if not all(member.bounds for member in bundle.segmenting):
         raise UsageError(
             "this model is not quantised: `delineate quantise MODEL SCANS -o NEW` prepares it for "
             "INT8 inference and measures the loss of accuracy"
@@ -461,6 +462,9 @@ def slabs(
     engine: Engine,
     inference: Inference | None = None,
     memory_bytes: int | None = None,
+    *,
+    axis: int | None = None,
+    wanted: Callable[[Triple], bool] | None = None,
 ) -> Generator[Any, None, None]:
     """Yield the class scores of a preprocessed scan, in order along ``marching_axis``.
 
@@ -472,6 +476,9 @@ def slabs(
         inference: replaces the plan's settings (to switch mirroring on or off).
         memory_bytes: memory for the sums of scores; above it they are kept in a temporary file.
             None: see ``planes``.
+        axis: another one to march along; not with views.
+        wanted: whether the window that begins at a voxel of the scan (or before it, if the scan is
+            padded) is run; others are background. None runs all. Not with views.
 
     Yields:
         (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis'
@@ -484,12 +491,20 @@ def slabs(
     if engine.views:
         yield from _slabs_of_views(scan, engine, inference, memory_bytes)
         return
-    axis = marching_axis(scan.shape[1:], engine.plan)
+    axis = marching_axis(scan.shape[1:], engine.plan) if axis is None else axis
     padded, before = _padded(scan, engine.plan.patch)
+    order = (axis, *(a for a in range(3) if a != axis))
+
+    def runs(corner: Triple) -> bool:
+        """Whether the window at a corner, in marching order, of the padded scan is run."""
+        first = dict(zip(order, corner, strict=True))
+        i, j, k = (first[a] - before[a] for a in range(3))
+        return wanted is None or wanted((i, j, k))
+
     # The scan's extent within the padded scan, along the marching axis and across it.
     kept = [(b, b + n) for b, n in zip(before, scan.shape[1:], strict=True)]
     along, across_a, across_b = kept[axis], *(kept[a] for a in range(3) if a != axis)
-    for position, scores in _finished_planes(padded, engine, inference, axis, memory_bytes):
+    for position, scores in _finished_planes(padded, engine, inference, order, runs, memory_bytes):
         # Yield only the planes and voxels that are not padding.
         low, high = max(position, along[0]), min(position + scores.shape[1], along[1])
         if high > low:
@@ -588,15 +603,21 @@ def _add_view(
 
 
 def _finished_planes(
-    scan: Array, engine: Engine, inference: Inference, axis: int, memory_bytes: int | None
+    scan: Array,
+    engine: Engine,
+    inference: Inference,
+    order: Sequence[int],
+    runs: Callable[[Triple], bool],
+    memory_bytes: int | None,
 ) -> Iterator[tuple[int, Any]]:
     """(first plane, scores (L, d, A, B)) of the padded scan, in order; planes are yielded as soon
-    as no later window overlaps them.
+    as no later window overlaps them. ``order`` has the marching axis first; windows for which
+    ``runs`` is false are background.
     """
     # Copy the scan once: windows overlap, and a GPU would wait for each.
     on_device = arrays.moved(scan, engine.device)
     # Sizes, starts and weights are in marching order: the marching axis, then the other two.
-    patch, order = engine.plan.patch, (axis, *(a for a in range(3) if a != axis))
+    patch, axis = engine.plan.patch, order[0]
     size = [scan.shape[1 + a] for a in order]
     placed = placement.grid(scan.shape[1:], patch, inference.overlap)
     starts = [placed[a] for a in order]
@@ -621,12 +642,15 @@ def _finished_planes(
     empty: dict[Any, Any] = {}
     classes, kind = engine.plan.network.classes, arrays.kind_of(scan)
     with planes(depth, classes, (size[1], size[2]), engine.device, memory_bytes, kind) as sums:
-        for batch in _batches(starts, at_once, together=engine.plan.dims == 2):
+        for batch, is_run in _batches(starts, at_once, engine.plan.dims == 2, runs):
             # If the batch reaches beyond the kept planes, those before it are finished.
             if batch[-1][0] + patch[axis] > done + depth:
                 yield from _divided(sums, done, batch[0][0], totals)
                 done = batch[0][0]
-            _add_windows(sums, scan, on_device, batch, order, blend, engine, inference, empty)
+            if is_run:
+                _add_windows(sums, scan, on_device, batch, order, blend, engine, inference, empty)
+            elif activation_of(engine.plan, inference) == "softmax":
+                _add_background(sums, batch, blend)
         yield from _divided(sums, done, size[0], totals)
 
 
@@ -657,15 +681,20 @@ def windows_at_once(engine: Engine) -> int:
     return max(1, most // int(np.prod(engine.plan.patch)))
 
 
-def _batches(starts: list[list[int]], at_once: int, together: bool) -> Iterator[list[Triple]]:
-    """Corners of all windows in batches of at most ``at_once``, marching axis slowest.
+def _batches(
+    starts: list[list[int]], at_once: int, together: bool, runs: Callable[[Triple], bool]
+) -> Iterator[tuple[list[Triple], bool]]:
+    """Corners of all windows in batches of at most ``at_once``, marching axis slowest, and whether
+    they are run.
 
     A batch has windows of one position along that axis, or of several if ``together``.
     """
     for group in [starts[0]] if together else [[first] for first in starts[0]]:
-        corners = itertools.product(group, *starts[1:])
-        while batch := list(itertools.islice(corners, at_once)):
-            yield [(a, b, c) for a, b, c in batch]
+        corners = [(a, b, c) for a, b, c in itertools.product(group, *starts[1:])]
+        for wanted in (True, False):
+            own = (corner for corner in corners if runs(corner) == wanted)
+            while batch := list(itertools.islice(own, at_once)):
+                yield batch, wanted
 
 
 def _add_windows(
@@ -714,6 +743,17 @@ def _add_windows(
                 logits = _empty_logits(member, value, windows[n], engine, empty)
                 for axes in flips:
                     add(logits, axes, corners[n], weight)
+
+
+def _add_background(sums: Planes, corners: Sequence[Triple], blend: Any) -> None:
+    """Add windows of background, the first class, to ``sums``."""
+    for corner in corners:
+        region = tuple(
+            slice(first, first + n) for first, n in zip(corner[1:], blend.shape[1:], strict=True)
+        )
+        for first, held in sums.walk(corner[0], corner[0] + blend.shape[0]):
+            weight = blend[first - corner[0] : first - corner[0] + len(held)]
+            held[(slice(None), 0, *region)] += arrays.moved(weight, getattr(held, "device", None))
 
 
 def _cut_windows(

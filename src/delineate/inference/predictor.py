@@ -39,9 +39,9 @@ from ..preprocessing.prepare import (
     restore_maps,
 )
 from ..preprocessing.regions import far_from_body, keep_largest
+from . import coarse, oblique
 from . import engine as infer
-from . import oblique
-from .engine import Engine, marching_axis, sampling, slabs
+from .engine import Engine, marching_axis, sampling
 from .sample_maps import SampleSums, refuse_unknown, sample_sums
 
 MOST_OVERLAP = 0.9  # more windows than that are of no use: 1000 for each part of a scan
@@ -94,14 +94,19 @@ def with_mirroring(plan: Plan, mirror: bool | None) -> Inference:
     return inference.model_copy(update={"mirror": axes})
 
 
-def settings_of(plan: Plan, mirror: bool | None, overlap: float | None) -> Inference:
-    """The inference settings of ``plan``, with the requested mirroring (``with_mirroring``) and
-    overlap of windows; None keeps that of the plan.
+def settings_of(
+    plan: Plan, mirror: bool | None, overlap: float | None, coarse_first: bool | None = None
+) -> Inference:
+    """The inference settings of ``plan``, with the requested mirroring (``with_mirroring``),
+    overlap of windows and coarse pass; None keeps that of the plan.
 
     Raises:
-        UsageError: no fraction from 0 to below 1.
+        UsageError: no fraction from 0 to below 1; a coarse pass that the model lacks.
     """
     inference = with_mirroring(plan, mirror)
+    refuse_coarse(plan, coarse_first)
+    if coarse_first is False:
+        inference = inference.model_copy(update={"coarse": 0.0})
     if overlap is None:
         return inference
     refuse_overlap(overlap)
@@ -114,6 +119,25 @@ def refuse_overlap(overlap: float | None) -> None:
         raise UsageError(
             f"--overlap is a fraction from 0 to {MOST_OVERLAP:g} of a window's size, found "
             f"{overlap:g}"
+        )
+
+
+def refuse_coarse(
+    plan: Plan, coarse_first: bool | None, probabilities: bool = False, samples: int = 0
+) -> None:
+    """Raise UsageError if a coarse pass is asked for that ``plan`` lacks, or whose result would not
+    have what else is asked for.
+    """
+    if not coarse_first:
+        return
+    if not plan.inference.coarse:
+        raise UsageError(
+            "this model has no coarse pass: a training adds one where it saves windows and costs "
+            "no accuracy on validation cases"
+        )
+    if probabilities or samples:
+        raise UsageError(
+            "--coarse leaves out windows, and probabilities and samples need all of them"
         )
 
 
@@ -262,8 +286,8 @@ def segment(
 
     The labels always come from the deterministic pass without dropout. Drawing samples must not
     change the segmentation, and this is the segmentation whose Dice was measured in validation.
-    (Roy 2019 uses the mean of the samples, which differs from it only by noise.) The samples are
-    preprocessed, restored and postprocessed in the same way.
+    (Roy 2019 uses the mean of the samples, which differs from it only by noise.) With samples or
+    probabilities there is no coarse pass.
 
     Args:
         inference: replaces the plan's settings, to switch mirroring or to change the overlap.
@@ -277,8 +301,7 @@ def segment(
         Labels on exactly ``ready.grid``.
 
     Raises:
-        UsageError: samples of a model without dropout; probabilities of structures that may
-            overlap.
+        UsageError: samples without dropout; probabilities of structures that may overlap.
     """
     began, plan = time.perf_counter(), engine.plan
     samples.refuse_unless_fit(plan)
@@ -290,22 +313,23 @@ def segment(
         if probabilities
         else None
     )
-    array = _labels(scan, record, engine, inference, memory_bytes, shares)
+    settings, whole = inference or plan.inference, probabilities or samples.count
+    part = None if whole else coarse.find(scan, engine, settings)
+    array = _labels(scan, record, engine, inference, memory_bytes, shares, part=part)
     ended = time.perf_counter()
     timing = {"prepare": ready.seconds, "infer_and_restore": ended - began}
     drawn, maps = _draw_samples(samples, scan, record, engine, inference, memory_bytes, progress)
     timing |= {"samples": time.perf_counter() - ended} if drawn else {}
-    timing["total"] = sum(timing.values())
-    labels = Volume(array, ready.grid, "label", ready.source, ready.meta)
     return Prediction(
-        labels,
+        Volume(array, ready.grid, "label", ready.source, ready.meta),
         plan.output_labels,
         bundle_id,
-        timing,
+        timing | {"total": sum(timing.values())},
         missing=ready.missing,
         probabilities=shares,
         samples=tuple(drawn),
         maps=maps,
+        windows={} if part is None else part.counts(scan.shape[1:], plan, settings.overlap),
     )
 
 
@@ -381,10 +405,12 @@ def _labels(
     memory_bytes: int | None,
     probabilities: NDArray[np.uint16] | None = None,
     sums: SampleSums | None = None,
+    part: coarse.Part | None = None,
 ) -> NDArray[Any]:
     """(I, J, K) label values, or codes of overlapping structures, on the scan's grid, postprocessed
     (see ``Plan.output_labels``). ``probabilities`` (L, I, J, K) are filled in if given (see
-    ``prepare.restore``), and the class scores are added to ``sums``.
+    ``prepare.restore``), and the class scores are added to ``sums``. ``part``: windows are run of
+    it alone.
     """
     plan, structures = engine.plan, engine.plan.labels
     # Label values in the order of the network's classes.
@@ -396,7 +422,7 @@ def _labels(
     if engine.oblique_deg and scan.shape[3] > 1:
         seen = oblique.slabs(*how, record.prepared.spacing_mm, engine.oblique_deg)
     else:
-        seen = slabs(*how)
+        seen = coarse.slabs(*how, part)
     with arrays.without_gradients(), closing(seen) as stream:
         sum_to_one = above is None and average == "probabilities"
         array = restore(

@@ -44,6 +44,7 @@ from .capacity import (
     steps_wanted,
 )
 from .fingerprint import Fingerprint, examine
+from .first_stage import first_stage
 
 __all__ = [
     "DEFAULT_EPOCHS",
@@ -575,24 +576,16 @@ def _choose_optimiser(draft: _Draft, steps: float) -> Optimiser:
 
 
 def _with_low_resolution(plan: Plan, draft: _Draft) -> Plan:
-    """Add a first stage at a coarser spacing if a patch covers less than an eighth of a median case
-    (cascade, Isensee 2021).
+    """Add a first stage that finds the part of a scan that has structures, if a patch covers a
+    small part of a median case.
     """
+    stage = first_stage(plan, draft.shape)
     covers = np.prod(plan.patch) / np.prod(draft.shape)
-    if plan.dims == 2 or covers >= 1 / 8:
+    if stage is None:
         plan.reasons["low_resolution"] = "none: a patch covers enough of a case"
         return plan
-    # The patch of the first stage covers a quarter of a median case.
-    factor = float(np.cbrt(1 / (4 * covers)))
-    spacing = tuple(round(float(s) * factor, 4) for s in plan.spacing_mm if s is not None)
-    stage = plan.replace(
-        spacing_mm=spacing,
-        reasons={
-            "spacing_mm": f"{factor:.1f} times coarser, so that a patch covers a quarter of a case"
-        },
-    )
     plan.reasons["low_resolution"] = (
-        f"a first stage at {' x '.join(f'{s:g}' for s in spacing)} mm: a patch covers only "
-        f"{100 * covers:.0f} % of a median case"
+        f"a first stage at {' x '.join(f'{s:g}' for s in stage.spacing_mm if s is not None)} mm "
+        f"may find where structures are: a patch covers {100 * covers:.0f} % of a median case"
     )
     return plan.replace(low_resolution=stage)

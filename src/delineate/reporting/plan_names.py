@@ -143,6 +143,7 @@ FIELDS: dict[str, tuple[str, str]] = {
     "inference.average": ("averaged", ""),
     "inference.overlap": ("overlap of windows", "%"),
     "inference.mirror": ("mirrored axes", ""),
+    "inference.coarse": ("windows where a first stage finds structures, probability from", ""),
     "inference.int8": ("8-bit integers where a CPU has units for them", ""),
     "postprocessing.keep_largest": ("only the largest component of", ""),
 }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..core.plan import Inference, Loss, Plan, Structure
 from ..core.store import StoredCase
 from ..extend.parts import StructureTerm, VoxelTerm
+from ..inference import coarse
 from ..inference import engine as infer
 from . import overlapping
 from .losses import OWN, class_after_class, combined
@@ -208,18 +209,19 @@ def _weights(loss: Loss) -> tuple[float, float]:
 
 
 def march(
-    engine: infer.Engine, case: StoredCase, overlap: float
+    engine: infer.Engine, case: StoredCase, overlap: float, part: coarse.Part | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Probabilities (L, d, A, B) of a stored case in finished slabs, each with its reference (d, A,
     B) int64, without test-time mirroring.
 
-    The marching axis comes first in both, and the depths d add up to its length.
+    The marching axis comes first in both, and the depths d add up to its length. Windows are run of
+    ``part`` alone, if it is given.
     """
     # Slabs arrive in order along the marching axis; cut the reference to the same slices.
     axis = infer.marching_axis(case.shape, engine.plan)
     scan = torch.from_numpy(case.values())
     truth, start = np.moveaxis(np.asarray(case.label[:]), axis, 0), 0
-    for slab in infer.slabs(scan, engine, Inference(overlap=overlap)):
+    for slab in coarse.slabs(scan, engine, Inference(overlap=overlap), part=part):
         here = truth[start : start + slab.shape[1]]
         yield slab, torch.from_numpy(here.astype(np.int64)).to(str(engine.device))
         start += slab.shape[1]

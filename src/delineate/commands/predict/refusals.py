@@ -24,6 +24,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     from ...inference import oblique
     from ...inference.predictor import (
         DropoutSamples,
+        refuse_coarse,
         refuse_missing,
         refuse_overlap,
         refuse_overlapping,
@@ -43,6 +44,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
     oblique.refuse_unfit(plan, asked.oblique_deg)
     refuse_overlap(asked.overlap)
+    refuse_coarse(plan, asked.coarse, asked.needs_probabilities, asked.samples)
     if asked.allow_missing:
         refuse_missing(plan)
     if asked.skip_air:

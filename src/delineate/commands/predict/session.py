@@ -145,7 +145,12 @@ class Session:
                 scan.ready,
                 self._engine,
                 self._bundle.id,
-                settings_of(self._bundle.plan, self._options.mirror, self._options.overlap),
+                settings_of(
+                    self._bundle.plan,
+                    self._options.mirror,
+                    self._options.overlap,
+                    self._options.coarse,
+                ),
                 samples=DropoutSamples(
                     self._options.samples, f"{self._options.seed} {case.id}", self._options.maps
                 ),

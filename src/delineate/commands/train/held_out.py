@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,11 +25,12 @@ from ...evaluation.learned import SIDES
 from ...evaluation.scoring import SURFACES, EvaluationResult
 from ...execution import local as batch
 from ...inference import placement
+from ...planning import capacity
 from ...planning.changes import parse_change
 from .. import evaluate as evaluate_step
 from .. import predict as predict_step
 from ..options import EvaluateOptions, PredictOptions
-from .model_file import ModelFile
+from .model_file import ModelFile, without_coarse
 from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
 
 # Of a budget, in addition to ``planned.RESERVE_S``: the last validation may take a hundredth.
@@ -39,8 +40,10 @@ TRAINING_SHARE = 0.005
 # Of a budget, at most, for choosing how to predict; ``POSTPROCESS_S`` without a budget.
 POSTPROCESS_SHARE = 0.03
 POSTPROCESS_S = 60.0
-# Of that time, for the overlap, and for INT8; the rest is for postprocessing.
-OVERLAP_SHARE, INT8_SHARE = 0.5, 0.25
+# Of that time, for the overlap, a coarse pass, and INT8; the rest is for postprocessing.
+OVERLAP_SHARE, COARSE_SHARE, INT8_SHARE = 0.4, 0.2, 0.2
+# Training cases whose structures tell where windows are needed.
+POINTED = 32
 # Cases drawn next to their truth, if the budget has time for it.
 PICTURES = 12
 PICTURE_S = 1.0
@@ -64,12 +67,14 @@ def cases_to_score(planned: PlannedRun) -> Manifest:
 @dataclass(frozen=True)
 class TimeReserve:
     """The part of a budget that is kept for what follows training, ``postprocess_s`` of it for
-    choosing how to predict; and the cases that can be scored in it.
+    choosing how to predict, ``finder_s`` for training what finds where structures are (None: no
+    limit); and the cases that can be scored in it.
     """
 
     evaluation: Manifest
     total_s: float = 0.0
     postprocess_s: float = POSTPROCESS_S
+    finder_s: float | None = None
 
 
 def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
@@ -81,19 +86,25 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
     """
     run = planned.run
     budget_s = run.clock.stretch_s
-    if budget_s is None or not evaluation.cases:
+    if budget_s is None:
         return TimeReserve(evaluation)
+    if not evaluation.cases:
+        return TimeReserve(evaluation, finder_s=0.0)
     rehearsed = _rehearsed(planned, evaluation)
     if rehearsed is None:  # no case can be read any more; ``evaluate`` names them
-        return TimeReserve(evaluation, RESERVE_S + (RESERVE_SHARE + TRAINING_SHARE) * budget_s, 0.0)
+        return TimeReserve(
+            evaluation, RESERVE_S + (RESERVE_SHARE + TRAINING_SHARE) * budget_s, 0.0, 0.0
+        )
     predict_s, distances_s, folds = *rehearsed, planned.folds
     postprocess_s = 0.0
     if passes := _passes(planned):
         postprocess_s = min(POSTPROCESS_SHARE * budget_s, WARM_UP_S + SLOWER * predict_s * passes)
+    finder_s = _finder_s(planned, budget_s)
     base = (
         RESERVE_S
         + (RESERVE_SHARE + TRAINING_SHARE) * budget_s
         + postprocess_s
+        + finder_s
         + PICTURE_S * min(_pictures(planned), len(evaluation))
     )
     each = predict_s * len(folds) * 1.3 + distances_s + 0.05
@@ -104,7 +115,34 @@ def reserve(planned: PlannedRun, evaluation: Manifest) -> TimeReserve:
             "s each); `predict` and `evaluate` score all"
         )
         evaluation = evaluation.only(evaluation.cases[:most])
-    return TimeReserve(evaluation, base + each * len(evaluation), postprocess_s)
+    return TimeReserve(evaluation, base + each * len(evaluation), postprocess_s, finder_s)
+
+
+def _finder_s(planned: PlannedRun, budget_s: float) -> float:
+    """The time for training what finds where structures are; 0 if that is of no use."""
+    from ...inference.devices import choose_device
+
+    stage = planned.plan.low_resolution
+    if stage is None or not finder_may_save(planned):
+        return 0.0
+    most = stage.schedule.budget_s or budget_s
+    step_s = capacity.measure_step(
+        stage.network, stage.patch, stage.batch, choose_device(planned.run.request.device).type
+    )
+    return min(most, SLOWER * step_s * (stage.schedule.steps or 1))
+
+
+def finder_may_save(planned: PlannedRun) -> bool:
+    """Whether a coarse pass may be chosen, and the structures of the training cases fill so small a
+    part of them that it can save windows.
+    """
+    if not choices_of(planned).coarse:
+        return False
+    from ...inference.coarse import may_save
+
+    store = planned.run.store
+    training = planned.sides(planned.folds[0])[0][:POINTED]
+    return may_save(planned.plan, [store.open(case.id) for case in training])
 
 
 @dataclass(frozen=True)
@@ -112,6 +150,7 @@ class Choices:
     """What is chosen on validation cases after training."""
 
     overlap: bool
+    coarse: bool
     int8: bool
     postprocessing: bool
 
@@ -126,7 +165,8 @@ def choices_of(planned: PlannedRun) -> Choices:
     is_free = not (run.request.plan or run.recipe is not None or plan.views)
     is_set = any(parse_change(text)[0].startswith("inference") for text in run.request.changes)
     overlap = is_free and not is_set
-    return Choices(overlap, overlap and gains_by_int8(plan), is_free and plan.dims == 3)
+    int8, coarse = overlap and gains_by_int8(plan), overlap and plan.has_finder
+    return Choices(overlap, coarse, int8, is_free and plan.dims == 3)
 
 
 def _passes(planned: PlannedRun) -> float:
@@ -142,6 +182,8 @@ def _passes(planned: PlannedRun) -> float:
         counts = [placement.count(shape, plan.patch, overlap) for overlap in placement.OVERLAPS]
         if len(set(counts)) > 1:
             passes += sum(set(counts)) / counts[0]
+    if chosen.coarse:
+        passes += 1.5 * len(validating)  # all windows, and those of a part
     if chosen.int8:
         passes += 2.0 * len(validating)  # float and INT8
     return passes
@@ -178,7 +220,7 @@ def _rehearse(planned: PlannedRun, case: Case) -> float:
     from ...inference.predictor import predict
     from ...networks.build import build, weights_of
 
-    plan = planned.plan
+    plan = without_coarse(planned.plan)
     jobs = [NetworkJob(None, view) for view in views_of(plan)]
     members = tuple(job.member(plan, weights_of(build(job.plan(plan).network, 0))) for job in jobs)
     engine = Engine.from_bundle(Bundle(plan, members), choose_device(planned.run.request.device))
@@ -263,7 +305,7 @@ def _predict(
     outcomes: list[batch.Outcome[dict[str, Any]]] = []
     for part, cases in groups:
         # Graphs compiled for all members are kept for the model's first user.
-        whole = len(part.members) == len(model.members)
+        whole = len(part.members) == len(model.bundle.members)
         outcomes += predict_step.predict_cases(
             part,
             cases,
@@ -282,10 +324,13 @@ def _groups(model: ModelFile, evaluation: Manifest, is_test: bool) -> list[tuple
     keys = ("plausibility", *SIDES)
     card = {key: model.card[key] for key in keys if key in model.card}
     if is_test or len(folds) < 2:
-        return [(Bundle(model.plan, model.members, card), evaluation)]
+        return [(replace(model.bundle, card=card), evaluation)]
+    # What finds where structures are has seen cases of other folds than its own, so each is
+    # segmented with all windows.
+    plan = without_coarse(model.plan)
     return [
         (
-            Bundle(model.plan, tuple(m for m in model.members if m.fold == fold), card),
+            Bundle(plan, tuple(m for m in model.members if m.fold == fold), card),
             evaluation.only(c for c in evaluation if c.fold == fold),
         )
         for fold in folds

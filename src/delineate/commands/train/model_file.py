@@ -20,7 +20,7 @@ from ...inference.engine import with_topology
 from .planned import NetworkJob, PlannedRun
 
 # Of each network, and what was chosen on validation cases; a run that continues keeps them.
-KEPT = ("training", "validation", "training_s", "overlap", "int8_choice")
+KEPT = ("training", "validation", "training_s", "overlap", "coarse_choice", "int8_choice")
 UNFINISHED = Verdict(summary="the training has not ended")
 
 
@@ -41,6 +41,13 @@ class ModelFile:
         self.card: dict[str, Any] = {"verdict": UNFINISHED.to_json()}
         self._provenance = _provenance(planned)
         self._members: dict[tuple[int, str], Member] = {}
+        # What finds where structures are, if the plan uses it.
+        self._finder: tuple[Member, ...] = ()
+        finder = finder_folder(run.folder) / "best.safetensors"
+        if self.plan.inference.coarse and finder.is_file():
+            self._finder = (finder_of(load_weights(finder, run.say)),)
+        elif self.plan.inference.coarse:
+            self.plan = without_coarse(self.plan)
         for job in jobs:
             best = job.folder(run.folder) / "best.safetensors"
             if best.is_file():
@@ -62,9 +69,17 @@ class ModelFile:
         """Record a value of one network in the card, such as ``validation`` of ``fold_0``."""
         self.card.setdefault(key, {})[name] = value
 
-    def replan(self, plan: Plan) -> None:
-        """Use a plan that differs from the run's in how it predicts alone."""
+    def replan(self, plan: Plan, finder: Member | None = None) -> None:
+        """Use a plan that differs from the run's in how it predicts alone, with what finds where
+        structures are, if the plan has a coarse pass.
+        """
         self.plan = plan
+        self._finder = () if finder is None or not plan.inference.coarse else (finder,)
+
+    @property
+    def bundle(self) -> Bundle:
+        """All members, without a card."""
+        return Bundle(self.plan, (*self.members, *self._finder), {})
 
     def bound(self, bounds: Mapping[str, Weights]) -> None:
         """Store the bounds of the layers' inputs for INT8; member name -> bounds."""
@@ -75,13 +90,30 @@ class ModelFile:
 
     def complete(self) -> None:
         """Add what the networks need to be compiled without torch, or tracing them again."""
-        members = with_topology(Bundle(self.plan, self.members, {})).members
-        self._members = dict(zip(sorted(self._members), members, strict=True))
+        members = with_topology(self.bundle).members
+        count = len(self._members)
+        self._members = dict(zip(sorted(self._members), members[:count], strict=True))
+        self._finder = members[count:]
 
     def save(self) -> None:
         """Write the model as it is now."""
-        bundle = Bundle(self.plan, self.members, self.card | self._provenance)
+        bundle = replace(self.bundle, card=self.card | self._provenance)
         bundle.save(self.path, overwrite=True)
+
+
+def finder_folder(run: Path) -> Path:
+    """Where a run trains what finds where structures are."""
+    return run / "finder"
+
+
+def finder_of(weights: Weights) -> Member:
+    """The member that finds where structures are."""
+    return Member("finder", weights, first_stage=True)
+
+
+def without_coarse(plan: Plan) -> Plan:
+    """The plan with all windows."""
+    return plan.replace(inference=plan.inference.model_dump() | {"coarse": 0.0})
 
 
 def _provenance(planned: PlannedRun) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ... import __version__
 from ...cohorts.discovery.originals import originals, originals_in
 from ...core import atomic
-from ...core.bundle import Bundle, Weights, graphs_beside, load_weights
+from ...core.bundle import Bundle, Member, Weights, graphs_beside, load_weights
 from ...core.errors import (
     DelineateError,
     LostRankError,
@@ -60,7 +60,7 @@ from .. import report as report_step
 from ..options import ReportOptions, TrainOptions, reads_images
 from . import held_out, judging, preparation, together
 from .listeners import Recorders, find_listeners
-from .model_file import ModelFile
+from .model_file import ModelFile, finder_folder, finder_of, without_coarse
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
 from .run import TrainingRun, folder_of, open_run
@@ -69,6 +69,7 @@ from .sides import settle_cohort
 if TYPE_CHECKING:
     import torch
 
+    from ...inference.engine import Engine
     from ...training import loop
     from ...training.ranks import Ranks
 
@@ -305,7 +306,9 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
         deadline = time.monotonic() + max(1.0, share) if limited else None
         sound.for_work(partial(_fit, planned, model, job, deadline))
     model.complete()
-    sound.for_work(lambda: _choose_prediction(planned, model, reserve.postprocess_s))
+    sound.for_work(
+        lambda: _choose_prediction(planned, model, reserve.postprocess_s, reserve.finder_s)
+    )
     scores, unscored = held_out.evaluate(planned, model, reserve.evaluation)
     verdict = judging.verdict_of(planned, model.card, scores)
     failures = [*failures, *unscored]
@@ -589,46 +592,59 @@ class _LogLines:
         self.run.progress(f"train {self.name}", line["progress"], 1.0, note)
 
 
-def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) -> None:
-    """Choose, on the validation cases of the first fold, the overlap of windows, INT8 where a CPU
-    has units for it, and the structures of which only the largest connected component is kept.
+def _adopted(plan: Plan, name: str, value: Any, reason: str) -> Plan:
+    """The plan with a setting of inference that was measured."""
+    return plan.replace(
+        inference=plan.inference.model_dump() | {name: value},
+        reasons=plan.reasons | {f"inference.{name}": reason},
+    )
+
+
+def _choose_prediction(
+    planned: PlannedRun, model: ModelFile, limit_s: float, finder_s: float | None = None
+) -> None:
+    """Choose, on the validation cases of the first fold, the overlap of windows, a coarse pass that
+    leaves windows out, INT8 where a CPU has units for it, and the structures of which only the
+    largest connected component is kept.
     """
     from ...inference.devices import choose_device
     from ...inference.engine import Engine
     from ...training import int8_choice, postprocessing, window_overlap
 
-    run, began = planned.run, time.monotonic()
-    chosen = held_out.choices_of(planned)
+    run, spent_s = planned.run, 0.0
+    began, chosen = time.monotonic(), held_out.choices_of(planned)
     if not model.members or not any(vars(chosen).values()):
         return
     first, device = model.members[0], choose_device(run.request.device)
-    engine = Engine.from_bundle(
-        Bundle(planned.plan, (first,)), device, graphs=graphs_beside(run.model)
-    )
-    cases, plan = _opened(planned, planned.sides(first.fold)[1]), planned.plan
+    # A run that is extended chooses again.
+    plan = without_coarse(planned.plan) if chosen.coarse else planned.plan
+    engine = Engine.from_bundle(Bundle(plan, (first,)), device, graphs=graphs_beside(run.model))
+    cases, finder = _opened(planned, planned.sides(first.fold)[1]), None
     if chosen.overlap:
         # The rest of the time is for postprocessing.
         found = window_overlap.choose(engine, cases, limit_s * held_out.OVERLAP_SHARE)
         if found.measured:
-            plan = plan.replace(
-                inference=plan.inference.model_dump() | {"overlap": found.overlap},
-                reasons=plan.reasons | {"inference.overlap": found.reason},
-            )
+            plan = _adopted(plan, "overlap", found.overlap, found.reason)
             model.card["overlap"] = found.to_json()
             run.say(f"overlap of windows: {found.reason}")
     if chosen.int8:
         bundle = Bundle(plan, model.members)
         eight = int8_choice.choose(bundle, device, cases, limit_s * held_out.INT8_SHARE)
         if eight.bounds:
-            plan = plan.replace(
-                inference=plan.inference.model_dump() | {"int8": eight.chosen},
-                reasons=plan.reasons | {"inference.int8": eight.reason},
-            )
+            plan = _adopted(plan, "int8", eight.chosen, eight.reason)
             model.bound(eight.bounds)
             model.card["int8_choice"] = eight.to_json()
             run.say(f"integers: {eight.reason}")
+    if chosen.coarse:
+        before_s = time.monotonic()
+        limits_s = (finder_s, limit_s * held_out.COARSE_SHARE)
+        passed = _coarse_pass(replace(planned, plan=plan), model, engine, cases, limits_s)
+        if passed is not None:
+            plan, finder = passed
+        # Its training has a time of its own.
+        spent_s = min(time.monotonic() - before_s, finder_s or float("inf"))
     if chosen.postprocessing:
-        left_s = limit_s - (time.monotonic() - began)
+        left_s = limit_s - (time.monotonic() - began - spent_s)
         names = postprocessing.choose(replace(engine, plan=plan), cases, left_s)
         if names:
             plan = plan.replace(postprocessing={"keep_largest": names})
@@ -638,8 +654,39 @@ def _choose_prediction(planned: PlannedRun, model: ModelFile, limit_s: float) ->
             )
     if plan != planned.plan:
         plan.save(run.folder / "plan.json")
-        model.replan(plan)
+        model.replan(plan, finder)
+        model.complete()
         model.save()
+
+
+def _coarse_pass(
+    planned: PlannedRun,
+    model: ModelFile,
+    engine: Engine,
+    cases: Sequence[StoredCase],
+    limits_s: tuple[float | None, float],
+) -> tuple[Plan, Member] | None:
+    """The plan with the coarse pass, if it is chosen, and the network of the coarse pass; None if
+    there is nothing to choose. ``limits_s``: of its training and of the choice.
+    """
+    from ...inference import coarse
+    from ...inference.devices import choose_device
+    from ...training import coarse_choice
+
+    run, plan, first = planned.run, planned.plan, model.members[0]
+    training = _opened(planned, planned.sides(first.fold)[0])
+    if limits_s[0] == 0 or not coarse.may_save(plan, training[: held_out.POINTED]):
+        return None
+    folder, device = finder_folder(run.folder), choose_device(run.request.device)
+    weights = coarse_choice.fit(plan, training, cases, folder, device, limits_s[0], run.say)
+    own = coarse_choice.with_finder(engine, plan, weights)
+    choice = coarse_choice.choose(own, cases, limits_s[1])
+    if not choice.cases:
+        return None
+    model.card["coarse_choice"] = choice.to_json()
+    run.say(f"windows: {choice.reason}")
+    threshold = choice.threshold if choice.chosen else 0.0
+    return _adopted(plan, "coarse", threshold, choice.reason), finder_of(weights)
 
 
 def _opened(planned: PlannedRun, cases: Sequence[Case], view: str = "") -> list[StoredCase]:
