@@ -172,6 +172,11 @@ def test_a_ray_cluster_gives_what_one_call_gives(batch, tmp_path):
         said: list[str] = []
         predict(*arguments, say=said.append)
         assert any("5 of 6 scans have their results" in text for text in said)
+        # Workers that read, segment and write.
+        done = predict(*arguments[:2], tmp_path / "staged", replace(asked, spool_bytes=10**9))
+        assert [o.name for o in done.failures] == ["f"]
+        staged = tmp_path / "staged"
+        assert files(staged) == files(batch / "whole") and record(staged) == record(batch / "whole")
     finally:
         ray.shutdown()
 
@@ -180,9 +185,11 @@ def test_an_engine_is_refused_before_any_work(batch, tmp_path):
     for wrong, why in (
         ({"engine": "slurm"}, "--engine must be local"),
         ({"case_timeout_s": 5.0}, "--case-timeout needs --engine ray"),
+        ({"spool_bytes": 10**9}, "--spool is for --engine ray"),
     ):
+        model = batch / "m.model" if "spool_bytes" in wrong else "missing.model"
         with pytest.raises(UsageError, match=why):
-            predict("missing.model", [batch], tmp_path / "out", replace(OPTIONS, **wrong))
+            predict(model, [batch / "scans"], tmp_path / "out", replace(OPTIONS, **wrong))
     if importlib.util.find_spec("ray") is None:
         with pytest.raises(UsageError, match=r"delineate-imaging\[cluster\]"):
             predict("missing.model", [batch], tmp_path / "out", replace(OPTIONS, engine="ray"))

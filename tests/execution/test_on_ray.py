@@ -7,10 +7,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from delineate.core.errors import FormatError, UsageError
 from delineate.execution.executor import Engine
+from delineate.execution.pool import Stages
 
 pytestmark = pytest.mark.rounds
 
@@ -71,6 +73,71 @@ def test_poison_cases_are_given_up_and_all_others_done_once(cluster, tmp_path):
         assert why in str(found[name].error) and "given up after 3 tries" in str(found[name].error)
         assert found[name].error.case == name
     assert "in work" in found["unexpected"].log
+
+
+def read(item: tuple[str, str]) -> np.ndarray:
+    folder, what = item
+    Path(folder, f"{time.time_ns()}.begun").touch()
+    if what == "damaged":
+        raise FormatError("truncated", path="x.nii.gz")
+    return np.full(200_000, int(what) if what.isdecimal() else -1)
+
+
+def infer(item: tuple[str, str], scan: np.ndarray) -> tuple[np.ndarray, int]:
+    folder, what = item
+    time.sleep(0.1)
+    with open(Path(folder, what), "a") as file:
+        file.write(f"{os.getpid()}\n")
+    if what == "dies once" and len(tried(folder, what)) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return scan + 1, os.getpid()
+
+
+def write(item: tuple[str, str], found: tuple[np.ndarray, int]) -> tuple[int, int, int]:
+    folder, what = item
+    Path(folder, f"{time.time_ns()}.ended").touch()
+    if what == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "slow":
+        time.sleep(600)
+    return int(found[0][0]), found[1], os.getpid()
+
+
+def test_stages_have_workers_of_their_own_and_wait_for_each_other(cluster, tmp_path):
+    names = [str(n) for n in range(12)] + ["damaged", "dies", "dies once", "slow"]
+    stages = Stages((read, infer, write))
+    items = [(str(tmp_path), name) for name in names]
+    assert stages(items[3])[0] == 4 and (tmp_path / "3").unlink() is None
+    for path in [*tmp_path.glob("*.begun"), *tmp_path.glob("*.ended")]:
+        path.unlink()
+    outcomes = cluster.run(
+        stages,
+        items,
+        names=names,
+        workers=1,
+        whole_node=True,
+        seconds=8,
+        stages=stages,
+        spool_bytes=3 * 1_600_000 + 10_000,
+    )
+    assert [o.name for o in outcomes] == names
+    found = {o.name: o for o in outcomes}
+    assert [found[str(n)].value[0] for n in range(12)] == [n + 1 for n in range(12)]
+    assert all(len(tried(tmp_path, str(n))) == 1 for n in range(12))
+    assert found["dies once"].value[0] == 0 and len(tried(tmp_path, "dies once")) == 2
+    # One worker with the model, which the deaths of others do not end.
+    assert len({found[str(n)].value[1] for n in range(12)}) <= 2
+    assert all(one.value[1] != one.value[2] for one in outcomes if one.value)
+    assert str(found["damaged"].error) == "case damaged: x.nii.gz: truncated"
+    assert found["damaged"].value is None
+    assert "given up after 3 tries" in str(found["dies"].error)
+    assert "longer than 8 s" in str(found["slow"].error)
+    # No more scans are read than may wait.
+    held = most = 0
+    for path in sorted([*tmp_path.glob("*.begun"), *tmp_path.glob("*.ended")]):
+        held += 1 if path.suffix == ".begun" else -1
+        most = max(most, held)
+    assert most <= 3 + 4 + 3  # with the damaged one, and those whose tries ended before writing
 
 
 def test_no_items_and_what_an_engine_is(cluster):

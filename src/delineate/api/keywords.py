@@ -99,6 +99,7 @@ class TrainKeywords(PlanKeywords, EngineKeywords, total=False):
     tensorboard: bool
     devices: int
     nodes: int
+    workers: int | None
     licence: str | None
     network: str | Callable[..., Any] | None
     loss: str | Callable[..., Any] | None
@@ -132,6 +133,7 @@ class PredictKeywords(
     precision: str
     ram_bytes: int | None
     vram_bytes: int | None
+    spool_bytes: int | None
     skip_air: bool
     montage: str | None
     probabilities: bool

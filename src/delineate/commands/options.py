@@ -463,6 +463,14 @@ class TrainOptions(PlanOptions, EngineOptions):
         "srun.",
         metavar="M",
     )
+    workers: int | None = option(
+        None,
+        "Number of networks (folds, views) that are trained at the same time, each by a process "
+        "of its own; by default 1, and with --engine ray as many as the cluster has machines, or "
+        "GPUs.",
+        metavar="N",
+        low=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -575,6 +583,14 @@ class PredictOptions(
     )
     vram_bytes: int | None = option(
         None, "Peak GPU memory limit.", "--vram", parse=parsing.parse_bytes
+    )
+    spool_bytes: int | None = option(
+        None,
+        "With --engine ray: bytes of scans and results, such as 8G, that may wait between workers "
+        "that read, segment and write; without it, there are such workers only where there are "
+        "GPUs.",
+        "--spool",
+        parse=parsing.parse_bytes,
     )
     skip_air: bool = option(
         False,

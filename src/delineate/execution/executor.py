@@ -17,6 +17,7 @@ from ..core.progress import Progress, silent
 from ..extras import require_extra
 from . import local
 from .local import Outcome, ignored
+from .pool import Stages
 from .shards import Shard
 
 Item = TypeVar("Item")
@@ -80,24 +81,34 @@ class Engine:
         stage: str = "cases",
         progress: Progress = silent,
         each: Callable[[Outcome[Value]], Any] = ignored,
+        tries: int = 1,
+        meanwhile: Callable[[], object] | None = None,
+        stages: Stages | None = None,
+        spool_bytes: int | None = None,
     ) -> list[Outcome[Value]]:
         """Call ``function`` on every item; arguments as for ``local.run``.
 
         Args:
             seconds: that one case may take; only Ray ends it.
-            whole_node: whether the function uses all cores of a machine; only for Ray.
+            whole_node: whether the function uses all cores of a machine, or its share of them if
+                more workers are asked for; only for Ray.
+            tries: see ``local.run``; Ray has its own number.
+            stages: the same function in the stages read, work and write, which workers of their
+                own do on Ray where there are GPUs, or ``spool_bytes`` is given.
+            spool_bytes: of what waits between stages.
 
         Raises:
             UsageError: a limit that the engine cannot hold.
         """
         more: dict[str, Any] = {"names": names, "workers": workers, "ram_bytes": ram_bytes}
-        more |= {"stage": stage, "progress": progress, "each": each}
+        more |= {"progress": progress, "each": each, "meanwhile": meanwhile}
         self.refuse_limit(seconds)
         if self.name == LOCAL:
-            return local.run(function, items, **more)
+            return local.run(function, items, tries=tries, stage=stage, **more)
         from . import on_ray
 
         more |= {"seconds": seconds, "whole_node": whole_node, "address": self.address}
+        more |= {"stage_name": stage, "stages": stages, "spool_bytes": spool_bytes}
         return on_ray.run(function, items, **more)
 
 

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ Value = TypeVar("Value")
 Report = Callable[[float, float, str], None]  # a Progress whose stage is fixed
 SIGKILL = 9  # Windows lacks the name
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
+LOOK_EVERY_S = 1.0  # for what is done meanwhile
 SECONDS_A_START = 2.0  # approximate time that a new process needs before its first item
 
 
@@ -65,6 +67,8 @@ def run(
     stage: str = "cases",
     progress: Progress = silent,
     each: Callable[[Outcome[Value]], object] = ignored,
+    tries: int = 1,
+    meanwhile: Callable[[], object] | None = None,
 ) -> list[Outcome[Value]]:
     """Call ``function`` on every item.
 
@@ -80,6 +84,8 @@ def run(
         stage: the stage for ``progress``.
         progress: called after each case with (stage, done, total, name of the finished case).
         each: called in this process with each outcome, in the order in which they come.
+        tries: of an item whose process dies, each in a new process.
+        meanwhile: called in this process about once a second while others work.
 
     Returns:
         One outcome per item, in the order of the items. Errors are stored in them, not raised.
@@ -90,7 +96,9 @@ def run(
     report = partial(progress, stage)
     if min(count, len(items)) <= 1:
         return _run_here(function, items, names, report, each)
-    return _Pool(function, items, names, min(count, len(items)), ram_bytes, report, each).run()
+    pool = _Pool(function, items, names, min(count, len(items)), ram_bytes, report, each)
+    pool.tries, pool.meanwhile = tries, meanwhile
+    return pool.run()
 
 
 def run_apart(
@@ -211,6 +219,8 @@ class _Pool:
         # pipe -> process, index of its item, start time
         self.busy: dict[Connection, tuple[Any, int, float]] = {}
         self.workers = workers
+        self.tries, self.deaths = 1, Counter[int]()
+        self.meanwhile: Callable[[], object] | None = None
 
     def run(self) -> list[Outcome[Any]]:
         """Run all items and return their outcomes in the order of the items."""
@@ -219,8 +229,10 @@ class _Pool:
             for _ in range(self.workers):
                 self._send_next(*self._start())
             while self.busy:
-                for pipe in wait(list(self.busy)):
+                for pipe in wait(list(self.busy), self.meanwhile and LOOK_EVERY_S):
                     self._receive(pipe)  # type: ignore[arg-type]
+                if self.meanwhile:
+                    self.meanwhile()
         finally:
             # Reached with busy workers only after an exception, such as a stop from the keyboard.
             for pipe, (process, _, _) in self.busy.items():
@@ -271,6 +283,12 @@ class _Pool:
         except (EOFError, OSError):
             process.join()
             alive = False
+            self.deaths[index] += 1
+            if self.deaths[index] < self.tries:
+                pipe.close()
+                self.waiting.append(index)
+                self._send_next(*self._start())
+                return
             self.outcomes[index] = Outcome(
                 name,
                 None,

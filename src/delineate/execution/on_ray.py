@@ -1,11 +1,12 @@
 """The engine of a Ray cluster: Ray places and starts workers, here cases are given to them.
 
 A worker is an actor that keeps the function, and with it what the function keeps (a compiled
-model). It has one case at a time, so that a death is that of its case, and no more cases are sent
-than are worked on. A case whose worker dies, that takes too long or that fails in an unexpected way
-is tried again by a new worker, ``TRIES`` times in all, and then is a failure as any other. An error
-of this package (a damaged scan) is the same everywhere and is not tried again. A machine that is
-lost (a spot node) is not the fault of its case, which then is tried ``MOST_TRIES`` times.
+model). How cases are given to workers, and tried again, is in ``pool``.
+
+A function in stages (``Stages``: read, work, write) has workers of its own for each stage where
+the model has a GPU, which must not wait for files: others, with a core each, read and write. On
+machines without, one worker does all stages of a case with all cores, and moves no scan between
+processes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ import contextlib
 import os
 import platform
 import signal
-import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,12 +25,11 @@ from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
 from ..formats.apart import UNTRUSTED, is_untrusted
 from .local import Outcome, attempt, ignored
+from .pool import Pool, Stage, Stages
 from .stopping import STOPPING
 
-TRIES = 3
-NODE_DIED = "its node has died"  # in what Ray reports about a worker
-MOST_TRIES = 20  # with those that ended with their machine
-LOOK_EVERY_S = 1.0  # for cases that take too long
+SPOOL_BYTES = 8 << 30  # of what waits between stages, by default
+READERS = 4  # and as many writers, at most, for each worker with a model
 
 
 def run(
@@ -44,9 +42,12 @@ def run(
     ram_bytes: int | None = None,
     seconds: float | None = None,
     whole_node: bool = False,
-    stage: str = "cases",
+    stage_name: str = "cases",
     progress: Progress = silent,
     each: Callable[[Outcome[Any]], Any] = ignored,
+    meanwhile: Callable[[], object] | None = None,
+    stages: Stages | None = None,
+    spool_bytes: int | None = None,
 ) -> list[Outcome[Any]]:
     """Call ``function`` on every item; see ``executor.Engine.run``. A cluster that this process is
     connected to already is used and stays.
@@ -59,21 +60,47 @@ def run(
     if not items:
         return []
     with _connected(address) as ray:
-        cpus, gpus, most = _share(ray, whole_node)
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
-        options |= {} if ram_bytes is None else {"memory": ram_bytes}
-        start = ray.remote(_Worker).options(**options).remote
-        pool = _Pool(
+        cpus, gpus, most = _share(ray, whole_node, workers)
+        count = min(most if workers is None else workers, len(items))
+        is_staged = stages is not None and (gpus or spool_bytes is not None)
+        steps = stages.steps if stages is not None and is_staged else (function,)
+        needs = _stages(cpus, gpus, count, _cores(ray)) if is_staged else [(cpus, gpus, count)]
+        more = (ram_bytes, is_untrusted(), os.getcwd())
+
+        def stage(step: Callable[..., Any], cpus: float, gpus: float, count: int) -> Stage:
+            options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
+            options |= {} if ram_bytes is None else {"memory": ram_bytes}
+            start = ray.remote(_Worker).options(**options).remote
+            return Stage(partial(start, ray.put(step), *more), min(count, len(items)))
+
+        pool = Pool(
             ray,
-            partial(start, ray.put(function), ram_bytes, is_untrusted(), os.getcwd()),
+            [stage(step, *need) for step, need in zip(steps, needs, strict=True)],
             items,
             names,
-            min(most if workers is None else workers, len(items)),
             seconds,
-            partial(progress, stage),
+            partial(progress, stage_name),
             each,
+            meanwhile,
+            spool_bytes or SPOOL_BYTES,
         )
         return pool.run()
+
+
+def _stages(cpus: float, gpus: float, count: int, cores: int) -> list[tuple[float, float, int]]:
+    """Cores, GPUs and number of the workers that read, have the model, and write: the model needs
+    one core next to its GPU, or its share of them without one; the others share the rest.
+    """
+    own = 1.0 if gpus else max(1.0, cpus - 2)
+    rest = cores - own * count
+    each = 1.0 if rest >= 2 else 0.0
+    readers = max(1, min(READERS * count, int(rest * 0.6)))
+    writers = max(1, min(READERS * count, int(rest) - readers))
+    return [(each, 0.0, readers), (own, gpus, count), (each, 0.0, writers)]
+
+
+def _cores(ray: Any) -> int:
+    return int(sum(one["Resources"].get("CPU", 0) for one in ray.nodes() if one["Alive"]))
 
 
 class _Worker:
@@ -81,7 +108,7 @@ class _Worker:
 
     def __init__(
         self,
-        function: Callable[[Any], Any],
+        function: Callable[..., Any],
         ram_bytes: int | None,
         untrusted: bool,
         folder: str,
@@ -102,8 +129,23 @@ class _Worker:
     def ready(self) -> None:
         pass
 
-    def call(self, item: Any, name: str) -> Outcome[Any]:
-        return attempt(self.function, item, name)
+    def call(self, item: Any, name: str, *given: Any) -> Outcome[Any]:
+        """The outcome of the last stage; ``given`` is the value of the one before."""
+        return attempt(lambda one: self.function(one, *given), item, name)
+
+    def pass_on(self, item: Any, name: str, *given: Any) -> tuple[Outcome[int], Any]:
+        """The outcome of another stage with the bytes of its value, and the value."""
+        outcome = self.call(item, name, *given)
+        return replace(outcome, value=_nbytes(outcome.value)), outcome.value
+
+
+def _nbytes(value: Any) -> int:
+    """The bytes that a value needs where it waits; arrays are not copied to count them."""
+    from ray import cloudpickle
+
+    buffers: list[Any] = []
+    head = len(cloudpickle.dumps(value, 5, buffer_callback=buffers.append))
+    return head + sum(buffer.raw().nbytes for buffer in buffers)
 
 
 @contextlib.contextmanager
@@ -134,9 +176,9 @@ def _connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _share(ray: Any, whole_node: bool) -> tuple[float, float, int]:
+def _share(ray: Any, whole_node: bool, wanted: int | None = None) -> tuple[float, float, int]:
     """Cores and GPUs of one worker, and how many workers there are at most. A worker with a GPU has
-    one, and its share of the cores of the machine.
+    one, and its share of the cores of the machine; so has one of more than there are machines.
     """
     nodes = [one["Resources"] for one in ray.nodes() if one["Alive"]]
     cores = [int(one.get("CPU", 0)) for one in nodes]
@@ -146,114 +188,6 @@ def _share(ray: Any, whole_node: bool) -> tuple[float, float, int]:
         cpus = min(int(one.get("CPU", 0) // one["GPU"]) for one in with_gpu)
         return cpus, 1, sum(int(one["GPU"]) for one in with_gpu)
     cpus = max(1, min((count for count in cores if count), default=1))
+    if wanted and wanted > len(cores):
+        cpus = max(1, min(cpus, sum(cores) // wanted))
     return cpus, 0, max(1, sum(count // cpus for count in cores))
-
-
-@dataclass
-class _Pool:
-    """The workers of one call, and which case each of them has."""
-
-    ray: Any
-    start: Callable[[], Any]
-    items: Sequence[Any]
-    names: Sequence[str]
-    most: int
-    seconds: float | None
-    report: Callable[[float, float, str], Any]
-    each: Callable[[Outcome[Any]], Any]
-    outcomes: dict[int, Outcome[Any]] = field(default_factory=dict)
-    # What is awaited of a worker -> the worker, its case (None while it starts), since when.
-    busy: dict[Any, tuple[Any, int | None, float]] = field(default_factory=dict)
-    tries: Counter[int | None] = field(default_factory=Counter)
-    excused: Counter[int | None] = field(default_factory=Counter)  # tries that a machine ended
-
-    def run(self) -> list[Outcome[Any]]:
-        """All cases, in the order of the items."""
-        self.waiting = deque(range(len(self.items)))
-        try:
-            for _ in range(self.most):
-                self._start()
-            while self.busy:
-                ready, _ = self.ray.wait(list(self.busy), timeout=LOOK_EVERY_S)
-                for reference in ready:
-                    self._receive(reference)
-                self._end_overdue()
-        finally:
-            for worker, _, _ in self.busy.values():
-                self.ray.kill(worker)
-        return [self.outcomes[index] for index in range(len(self.items))]
-
-    def _start(self) -> None:
-        worker = self.start()
-        self.busy[worker.ready.remote()] = (worker, None, time.perf_counter())
-
-    def _next(self, worker: Any) -> None:
-        """Give a worker its next case; it ends if there is none."""
-        if not self.waiting:
-            self.ray.kill(worker)
-            return
-        index = self.waiting.popleft()
-        reference = worker.call.remote(self.items[index], self.names[index])
-        self.busy[reference] = (worker, index, time.perf_counter())
-
-    def _receive(self, reference: Any) -> None:
-        worker, index, since = self.busy.pop(reference)
-        outcome: Any
-        try:
-            outcome = self.ray.get(reference)
-        except (self.ray.exceptions.RayError, OSError) as error:
-            said = [line.strip() for line in str(error).splitlines() if line.strip()]
-            why = said[-1 if index is None else 0] if said else type(error).__name__
-            # A worker that is out of reach is that of a machine whose end is not known yet.
-            is_away = isinstance(error, self.ray.exceptions.ActorUnavailableError)
-            self.excused[index] += is_away or NODE_DIED in str(error)
-            self._lost(worker, index, since, f"its worker ended without a result ({why})")
-            return
-        if index is None:
-            self.tries[None] = self.excused[None] = 0
-        elif outcome.log:  # unexpected: perhaps of this process or machine alone
-            self._lost(worker, index, since, "", outcome)
-            return
-        else:
-            self._finish(index, outcome)
-        self._next(worker)
-
-    def _end_overdue(self) -> None:
-        if self.seconds is None:
-            return
-        for reference, (worker, index, since) in list(self.busy.items()):
-            if index is not None and time.perf_counter() - since > self.seconds:
-                del self.busy[reference]
-                self._lost(worker, index, since, f"took longer than {self.seconds:g} s")
-
-    def _lost(
-        self,
-        worker: Any,
-        index: int | None,
-        since: float,
-        why: str,
-        outcome: Outcome[Any] | None = None,
-    ) -> None:
-        """Try the case of a worker again with a new one, or finish it after its last try."""
-        with contextlib.suppress(self.ray.exceptions.RayError):
-            self.ray.kill(worker)
-        self.tries[index] += 1
-        counted = self.tries[index] - self.excused[index]
-        is_last = counted == TRIES or self.tries[index] == MOST_TRIES
-        if index is None and is_last:
-            raise DelineateError(f"no case can begin on the Ray cluster: {why}")
-        if index is not None and is_last:
-            name, spent = self.names[index], time.perf_counter() - since
-            made = outcome or Outcome(name, None, DelineateError(why, case=name), spent)
-            assert made.error is not None
-            words = f"{made.error.message} (given up after {self.tries[index]} tries)"
-            self._finish(index, replace(made, error=DelineateError(words, case=name)))
-        elif index is not None:
-            self.waiting.append(index)
-        if self.waiting:
-            self._start()
-
-    def _finish(self, index: int, outcome: Outcome[Any]) -> None:
-        self.outcomes[index] = outcome
-        self.each(outcome)
-        self.report(len(self.outcomes), len(self.items), outcome.name)

@@ -175,6 +175,32 @@ def _deferring(value: bool) -> Iterator[None]:
         _requests.deferring = before
 
 
+@contextlib.contextmanager
+def asked(ask: Callable[[], bool], every_s: float) -> Iterator[None]:
+    """In the block SIGTERM is noted, as if it had arrived, once ``ask`` is true: for a process that
+    is asked by a file, because the one that asks may be on another machine.
+
+    Args:
+        ask: called in a thread.
+        every_s: seconds between two calls.
+    """
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(every_s):
+            if _requests.noted is None and ask():
+                _requests.noted = signal.SIGTERM
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        looking.join()
+        _requests.noted = None
+
+
 def requested() -> int | None:
     """The number of the signal that was noted; None if there was none."""
     return _requests.noted

@@ -95,5 +95,15 @@ def load(
     return state
 
 
+def state_in(path: Path, say: Say = unsaid) -> dict[str, Any]:
+    """The state of a checkpoint alone.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    state: dict[str, Any] = parse_json(load_tensors(path, say)[1]["state"])
+    return state
+
+
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

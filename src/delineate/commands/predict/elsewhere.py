@@ -1,4 +1,5 @@
-"""Predict on another engine than this process: one case is one session in a worker.
+"""Predict on another engine than this process: one case is one session in a worker, or goes through
+three workers that read, segment and write it.
 
 The worker keeps the networks from case to case. It writes the results, and gives back the line for
 the journal, which this process alone writes.
@@ -15,15 +16,28 @@ from ...core.bundle import Bundle
 from ...core.errors import DelineateError
 from ...core.inputs import reading_at_most
 from ...core.manifest import Case, Manifest
+from ...core.prediction import Prediction
 from ...core.progress import Progress, Say
 from ...execution.claims import Claim
 from ...execution.executor import Work
 from ...execution.local import Outcome
+from ...execution.pool import Stages
+from ...trust.plausibility import Ranges
 from ..options import PredictOptions, reads_images
 from .journal import Journal, digests_of
-from .session import Session, engine_maker
+from .results import of_cases, write_result
+from .session import (
+    Prefetcher,
+    Scan,
+    Session,
+    engine_maker,
+    flags_of,
+    segmented_scan,
+    written,
+)
 
 if TYPE_CHECKING:
+    from ...formats.dicom import SourceSeries
     from ...inference import engine as infer
 
 
@@ -38,6 +52,17 @@ class Finished:
     error: DelineateError | None
     notes: tuple[str, ...]
     nbytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What the networks make of a scan, with what is needed to write it (see ``session.Scan``)."""
+
+    prediction: Prediction
+    series: Mapping[str, SourceSeries | DelineateError]
+    flags: list[dict[str, Any]]
+    noted: Mapping[str, Any]
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -63,6 +88,30 @@ class SegmentCase:
         """Segment one case; into another folder than that of the others if ``out`` is given."""
         with reading_at_most(self.options.ram_bytes):
             return _segmented(self, case, self.out if out is None else out, self.options)
+
+    @property
+    def stages(self) -> Stages | None:
+        """The same in three stages; None with a limit of memory, which one process holds."""
+        if self.options.ram_bytes is not None or self.options.vram_bytes is not None:
+            return None
+        return Stages((self.read, self.infer, self.write))
+
+    def read(self, case: Case) -> Scan:
+        """The first stage: read and preprocess a scan."""
+        return _read(self, case, self.options)
+
+    def infer(self, case: Case, scan: Scan) -> Inferred:
+        """The second stage: run the networks."""
+        notes: list[str] = []
+        networks, options = self.networks(), self.options
+        found = segmented_scan(case.id, scan, networks, self.bundle, options, notes.append)
+        ranges = Ranges.from_json(self.bundle.card.get("plausibility"))
+        flags = flags_of(scan.seen, found, ranges)
+        return Inferred(found, scan.series, flags, scan.noted, tuple(notes))
+
+    def write(self, case: Case, done: Inferred) -> Finished:
+        """The third stage: write the results."""
+        return _write(self, case, done, self.options)
 
     def networks(self) -> infer.Engine:
         """The networks, made at the first case of a worker."""
@@ -113,6 +162,28 @@ def _segmented(function: SegmentCase, case: Case, out: Path, options: PredictOpt
     return Finished(outcome.value, line.files, outcome.error, tuple(notes))
 
 
+@reads_images
+def _read(function: SegmentCase, case: Case, options: PredictOptions) -> Scan:
+    alone = replace(function.header, cases=(case,))
+    ahead = Prefetcher(alone, function.bundle, options)
+    try:
+        return ahead.make(case)
+    finally:
+        ahead.close()
+
+
+@reads_images
+def _write(function: SegmentCase, case: Case, done: Inferred, options: PredictOptions) -> Finished:
+    alone, out = replace(function.header, cases=(case,)), function.out
+    entry = write_result(
+        case, alone, done.prediction, out, options, done.series, lambda: done.flags, done.noted
+    )
+    targets = of_cases(alone, out, options, function.bundle.plan)
+    files = digests_of(out, filter(Path.is_file, targets))
+    ended = written(Outcome(case.id, entry, None, 0.0))
+    return Finished(entry, files, ended.error, done.notes)
+
+
 def run_elsewhere(
     work: Work,
     function: Callable[[Any], Finished],
@@ -122,6 +193,7 @@ def run_elsewhere(
     claim: Claim,
     say: Say,
     progress: Progress,
+    spool_bytes: int | None = None,
 ) -> list[Outcome[dict[str, Any]]]:
     """Segment cases, the items of the function, on an engine; the outcome of each, in order."""
 
@@ -146,6 +218,8 @@ def run_elsewhere(
         stage="predict",
         progress=progress,
         each=record,
+        stages=getattr(function, "stages", None),
+        spool_bytes=spool_bytes,
     )
     return [
         Outcome(o.name, None, o.error, o.seconds, o.log)

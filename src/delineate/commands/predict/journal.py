@@ -41,7 +41,7 @@ from ..options import ArchiveOptions, PredictOptions
 # how they come and the results go.
 IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
-    | {"shard", "engine", "case_timeout_s"}
+    | {"shard", "engine", "case_timeout_s", "spool_bytes"}
     | {one.name for one in fields(ArchiveOptions)}
 )
 # Options that together name the files of a case, in more than one way.

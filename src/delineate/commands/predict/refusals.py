@@ -42,6 +42,7 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
         raise UsageError("--smallest is for --format rtstruct")
     asked.seg_encoding.refuse_unfit(plan.output_labels)
     DropoutSamples(asked.samples, maps=asked.maps).refuse_unless_fit(plan)
+    _refuse_unfit_spool(asked)
     oblique.refuse_unfit(plan, asked.oblique_deg)
     refuse_overlap(asked.overlap)
     refuse_coarse(plan, asked.coarse, asked.needs_probabilities, asked.samples)
@@ -64,3 +65,12 @@ def refuse_unfit(asked: PredictOptions, plan: Plan) -> None:
     ):
         if given not in allowed:
             raise UsageError(f"must be one of {', '.join(allowed)}, found {given!r}")
+
+
+def _refuse_unfit_spool(asked: PredictOptions) -> None:
+    limited = asked.ram_bytes is not None or asked.vram_bytes is not None
+    if asked.spool_bytes is not None and (asked.work.is_local or limited):
+        raise UsageError(
+            "--spool is for --engine ray, without --ram and --vram, which limit what one worker "
+            "does with a scan from its file to its mask"
+        )

@@ -321,7 +321,9 @@ def write_record(
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
     # Which cases a call does, and where, is no property of the results.
-    given = given_options(replace(asked, shard=None, engine="local", case_timeout_s=None))
+    given = given_options(
+        replace(asked, shard=None, engine="local", case_timeout_s=None, spool_bytes=None)
+    )
     record |= {"options": given} if given else {}
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}

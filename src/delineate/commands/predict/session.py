@@ -127,39 +127,20 @@ class Session:
 
     def _case(self, case: Case) -> Any:
         """Segment one case; gives its entry, or a future of it while it is being written."""
-        from ...inference.predictor import DropoutSamples, segment, settings_of
-
         self._claim.confirm()
         memory_bytes = self._memory(case)
         scan = self._prefetcher(case)
-        refused: dict[str, list[str]] = {}
-        for kind, found in scan.series.items():
-            if isinstance(found, DelineateError):
-                refused.setdefault(str(found), []).append(kind)
-        for why, kinds in refused.items():
-            self._say(
-                f"no {', '.join(kinds)} can be written: {why}; the mask is written without it"
-            )
-        prediction = measured(
-            segment(
-                scan.ready,
-                self._engine,
-                self._bundle.id,
-                settings_of(
-                    self._bundle.plan,
-                    self._options.mirror,
-                    self._options.overlap,
-                    self._options.coarse,
-                ),
-                samples=DropoutSamples(
-                    self._options.samples, f"{self._options.seed} {case.id}", self._options.maps
-                ),
-                memory_bytes=memory_bytes,
-                probabilities=self._options.needs_probabilities,
-                progress=lambda stage, done, total, note: self._progress(
-                    stage, self._done + done / total, len(self._manifest), f"{case.id}, {note}"
-                ),
-            )
+        prediction = segmented_scan(
+            case.id,
+            scan,
+            self._engine,
+            self._bundle,
+            self._options,
+            self._say,
+            memory_bytes=memory_bytes,
+            progress=lambda stage, done, total, note: self._progress(
+                stage, self._done + done / total, len(self._manifest), f"{case.id}, {note}"
+            ),
         )
         series, seen, noted = scan.series, scan.seen, scan.noted
         # Frees the scan's memory for the next one.
@@ -286,6 +267,39 @@ class Scan:
     noted: Mapping[str, Any] = field(default_factory=dict)
 
 
+def segmented_scan(
+    case: str,
+    scan: Scan,
+    engine: Engine,
+    bundle: Bundle,
+    options: PredictOptions,
+    say: Say,
+    **how: Any,
+) -> Prediction:
+    """The prediction for a preprocessed scan; ``say`` receives a sentence about what cannot be
+    written, ``how`` is for ``predictor.segment``.
+    """
+    from ...inference.predictor import DropoutSamples, segment, settings_of
+
+    refused: dict[str, list[str]] = {}
+    for kind, found in scan.series.items():
+        if isinstance(found, DelineateError):
+            refused.setdefault(str(found), []).append(kind)
+    for why, kinds in refused.items():
+        say(f"no {', '.join(kinds)} can be written: {why}; the mask is written without it")
+    return measured(
+        segment(
+            scan.ready,
+            engine,
+            bundle.id,
+            settings_of(bundle.plan, options.mirror, options.overlap, options.coarse),
+            samples=DropoutSamples(options.samples, f"{options.seed} {case}", options.maps),
+            probabilities=options.needs_probabilities,
+            **how,
+        )
+    )
+
+
 class Prefetcher:
     """Reads and preprocesses the scans of a cohort in order, each while the network runs on the one
     before; one at a time if memory is limited.
@@ -312,19 +326,20 @@ class Prefetcher:
     def __call__(self, case: Case) -> Scan:
         waiting = self._waiting.pop(case.id, None)
         try:
-            return self._make(case) if waiting is None else waiting.result()
+            return self.make(case) if waiting is None else waiting.result()
         finally:
             if case.id in self._next:
                 following = self._next[case.id]
-                self._waiting[following.id] = self._pool.submit(self._make, following)
+                self._waiting[following.id] = self._pool.submit(self.make, following)
 
     def begin(self) -> None:
         """Read the first scan ahead."""
         if self._options.ram_bytes is None:
             for case in self._manifest.cases[:1]:
-                self._waiting[case.id] = self._pool.submit(self._make, case)
+                self._waiting[case.id] = self._pool.submit(self.make, case)
 
-    def _make(self, case: Case) -> Scan:
+    def make(self, case: Case) -> Scan:
+        """Read and preprocess one scan."""
         from ...inference.predictor import preprocess_scan
 
         lacking = channels.missing(case, self._manifest)

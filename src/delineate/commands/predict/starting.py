@@ -102,7 +102,8 @@ def segmented(
     else:
         function = SegmentCase(bundle, model, replace(left, cases=()), out, options)
         names = [case.id for case in left]
-        outcomes = run_elsewhere(work, function, left.cases, names, journal, claim, say, progress)
+        more = (say, progress, options.spool_bytes)
+        outcomes = run_elsewhere(work, function, left.cases, names, journal, claim, *more)
     return {outcome.name: outcome for outcome in outcomes}
 
 

@@ -32,6 +32,7 @@ from .. import predict as predict_step
 from ..options import EvaluateOptions, PredictOptions
 from .model_file import ModelFile, without_coarse
 from .planned import RESERVE_S, NetworkJob, PlannedRun, views_of
+from .run import TrainingRun
 
 # Of a budget, in addition to ``planned.RESERVE_S``: the last validation may take a hundredth.
 RESERVE_SHARE = 0.012
@@ -62,6 +63,12 @@ def cases_to_score(planned: PlannedRun) -> Manifest:
     if test:
         return manifest.only(test)
     return manifest.only(case for fold in planned.folds for case in planned.sides(fold)[1])
+
+
+def training_cases_s(run: TrainingRun) -> float | None:
+    """Seconds for scoring training cases of a network; None without a budget."""
+    budget_s = run.clock.stretch_s
+    return None if budget_s is None else TRAINING_SHARE * budget_s
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core import atomic
-from ...core.progress import Say
+from ...core.progress import Progress, Say
 from ...extend.parts import FollowedRun, Listener, Recorder
 from ...extend.registers import LISTENERS, name_in
 from ...extras import EXTRAS, require_extra, require_package
@@ -78,6 +78,31 @@ class Recorders:
             f"listener {name} failed and is not used any more ({type(error).__name__}: {error}); "
             "the training goes on"
         )
+
+
+class LogLines:
+    """The log lines of one network as progress, and each validation as a sentence.
+
+    Args:
+        name: of the network, in words.
+        say, progress: see ``core.progress``.
+    """
+
+    def __init__(self, name: str, say: Say, progress: Progress):
+        self._name, self._say, self._progress = name, say, progress
+        self._validated = ""  # the last validation Dice, in front because a bar has little room
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Report one line."""
+        loss, dice = f"loss {line['loss']:.3f}", f"Dice {line['train_dice_mean']:.3f}"
+        if "val_dice_mean" in line:
+            self._validated = f"validation Dice {line['val_dice_mean']:.3f}, "
+            self._say(
+                f"{self._name}, epoch {line['epoch']:.0f}, step {line['step']}: {loss}, {dice}; "
+                f"{self._validated}loss {line['val_loss']:.3f}"
+            )
+        note = f"{self._validated}{loss}" if self._validated else f"{loss}, {dice}"
+        self._progress(f"train {self._name}", line["progress"], 1.0, note)
 
 
 def figures(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -52,6 +52,11 @@ class NetworkJob:
         """The name of its member: fold_0, or fold_0_axial."""
         return f"fold_{self.number}" + (f"_{self.view}" if self.view else "")
 
+    @property
+    def words(self) -> str:
+        """The name, as messages have it."""
+        return self.name.replace("_", " ")
+
     def folder(self, run: Path) -> Path:
         return run / f"fold_{self.number}" / self.view
 

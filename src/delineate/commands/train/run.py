@@ -52,7 +52,8 @@ class TrainingRun:
         listeners: receive the figures of each network's training.
         claim: of this process on the folder, once it has one.
         leader: of the processes that train together (``together.Leader``); None in one alone.
-        work: where cases are checked and prepared, and which of them.
+        work: where cases are checked and prepared, and which of them; where networks are trained.
+        workers: networks that are trained at the same time; None for the engine's own number.
         say, progress: see ``core.progress``.
     """
 
@@ -66,6 +67,7 @@ class TrainingRun:
     claim: Claim | None = None
     leader: Leader | None = None
     work: Work = LOCALLY
+    workers: int | None = None
 
     @property
     def folder(self) -> Path:

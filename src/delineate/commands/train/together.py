@@ -56,6 +56,11 @@ def refuse_unfit(options: TrainOptions) -> None:
     _refuse_unfit_shard(options)
     if devices * nodes == 1:
         return
+    if (options.workers or 1) > 1:
+        raise UsageError(
+            "--workers trains networks apart from each other, --devices and --nodes each network "
+            "together: give one of them"
+        )
     if ":" in options.device or options.device == "mps":
         raise UsageError(
             f"--device {options.device} is one device; with --devices or --nodes it is auto, cpu "

@@ -58,13 +58,14 @@ from ...trust.plausibility import Ranges
 from .. import predict as predict_step
 from .. import report as report_step
 from ..options import ReportOptions, TrainOptions, reads_images
-from . import held_out, judging, preparation, together
-from .listeners import Recorders, find_listeners
+from . import held_out, judging, parallel, preparation, together
+from .listeners import LogLines, Recorders, find_listeners
 from .model_file import ModelFile, finder_folder, finder_of, without_coarse
 from .planned import NetworkJob, PlannedRun, settle_plan
 from .request import request_of
 from .run import TrainingRun, folder_of, open_run
 from .sides import settle_cohort
+from .start import starting_weights
 
 if TYPE_CHECKING:
     import torch
@@ -217,7 +218,7 @@ def _train_alone(
     if run.is_finished:
         return _finished(run)
     with claimed_by(run.folder, work.shard) as claim:
-        run = replace(run, claim=claim, leader=leader)
+        run = replace(run, claim=claim, leader=leader, workers=options.workers)
         atomic.remove_temporaries_of(run.model)
         _save_request(run)
         manifest, failures = settle_cohort(run)
@@ -300,7 +301,9 @@ def _train(run: TrainingRun, manifest: Manifest, failures: Sequence[str]) -> Tra
     jobs = planned.jobs
     model = ModelFile(planned, jobs)
     model.card["plausibility"] = sound.for_work(lambda: _ranges(planned)).to_json()
-    for number, job in enumerate(jobs):
+    if parallel.applies(run, jobs):
+        sound.for_work(lambda: _fit_at_once(planned, model, jobs, reserve.total_s))
+    for number, job in enumerate(() if parallel.applies(run, jobs) else jobs):
         share = (run.clock.remaining_s() - reserve.total_s) / (len(jobs) - number)
         limited = run.request.budget_s is not None
         deadline = time.monotonic() + max(1.0, share) if limited else None
@@ -396,18 +399,17 @@ def _prepare(planned: PlannedRun) -> list[str]:
 
 def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float | None) -> None:
     """Train one network; the model on disk gets its best weights as they are found."""
-    import torch
 
     from ...inference.devices import choose_device
     from ...training import loop
 
     run, plan = planned.run, planned.plan
-    folder, words = atomic.make_folder(job.folder(run.folder)), job.name.replace("_", " ")
+    folder = atomic.make_folder(job.folder(run.folder))
     training, validating = planned.sides(job.fold)
-    began, finished = time.monotonic(), job.name in model.card.get("training_s", {})
+    began = time.monotonic()
     followed = FollowedRun(folder, job.name, run.model, job.plan(plan))
     recorders = Recorders(run.listeners, followed, run.say)
-    spoken = _LogLines(run, words)
+    spoken = LogLines(job.words, run.say, run.progress)
 
     def report(line: dict[str, Any]) -> None:
         run.confirm_claim()
@@ -416,17 +418,11 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         run.clock.save()
 
     def keep(weights: Weights, line: dict[str, Any]) -> None:
-        validation = {k: v for k, v in line.items() if k.startswith("val") or k == "step"}
         model.add(job, weights)
-        model.note("validation", job.name, without_nan(validation))
+        model.note("validation", job.name, _validation_in(line))
         model.save()
 
-    # A network with a checkpoint continues from it, not from the weights of --init.
-    begun = (folder / "last.safetensors").is_file()
-    init, start = (
-        (None, "continues from its checkpoint") if begun else planned.starting_weights(job)
-    )
-    run.say(f"{words}: {len(training)} training cases, {len(validating)} validation cases; {start}")
+    init = _announced(planned, job)
     device = choose_device(run.request.device)
     fitted = loop.TrainingJob(
         job.plan(plan),
@@ -440,26 +436,179 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         report,
         keep,
         say=run.say,
-        threads=_reading_threads(run, device),
+        threads=_reading_threads(device, 1 if run.leader is None else run.leader.copies),
         extension=len(run.clock.extensions),
     )
     with closing(recorders):
-        weights = _fitted(run, fitted, model, job)
+        weights, diverged = _fitted(run, fitted, model, job)
+    learned: dict[str, Any] = {}
+    if job.name not in model.card.get("training", {}) or run.clock.extensions:
+        learned = _on_training_cases(fitted, weights, held_out.training_cases_s(run))
+    trained = parallel.Trained(learned, diverged)
+    _note_network(model, job, folder, weights, trained, time.monotonic() - began)
+
+
+def _validation_in(line: dict[str, Any]) -> dict[str, Any]:
+    """The part of a log line that a model's card has."""
+    found: dict[str, Any] = without_nan(
+        {k: v for k, v in line.items() if k.startswith("val") or k == "step"}
+    )
+    return found
+
+
+def _announced(planned: PlannedRun, job: NetworkJob) -> Weights | None:
+    """Say with which cases a network is trained; the weights it starts from, if they are given."""
+    # A network with a checkpoint continues from it, not from the weights of --init.
+    run, (training, validating) = planned.run, planned.sides(job.fold)
+    begun = (job.folder(run.folder) / "last.safetensors").is_file()
+    init, start = (
+        (None, "continues from its checkpoint") if begun else planned.starting_weights(job)
+    )
+    run.say(
+        f"{job.words}: {len(training)} training cases, {len(validating)} validation cases; {start}"
+    )
+    return init
+
+
+def _note_network(
+    model: ModelFile,
+    job: NetworkJob,
+    folder: Path,
+    weights: Weights,
+    trained: parallel.Trained,
+    seconds: float,
+) -> None:
+    """Write the model with a network whose training has ended."""
+    import torch
+
     model.add(job, weights)
     model.card["torch"] = torch.__version__
-    if not finished:
-        model.note("training_s", job.name, round(time.monotonic() - began, 1))
-    if job.name not in model.card.get("training", {}) or run.clock.extensions:
-        model.note("training", job.name, _on_training_cases(run, fitted, weights))
+    if job.name not in model.card.get("training_s", {}):
+        model.note("training_s", job.name, round(seconds, 1))
+    if trained.training:
+        model.note("training", job.name, dict(trained.training))
+    if trained.diverged:
+        model.note("diverged", job.name, trained.diverged)
     _note_log(model, job, folder / "log.jsonl")
     model.save()
 
 
-def _reading_threads(run: TrainingRun, device: torch.device) -> int:
+def _fit_at_once(
+    planned: PlannedRun, model: ModelFile, jobs: Sequence[NetworkJob], reserve_s: float
+) -> None:
+    """Train all networks by the workers of the engine; the model on disk gets their best weights
+    as they are found.
+    """
+    import torch
+
+    from ...inference.devices import choose_device
+
+    run, request = planned.run, planned.run.request
+    extension = len(run.clock.extensions)
+    spent = [_spent_s(job.folder(run.folder), extension) for job in jobs]
+    share_s = parallel.share_s(run, reserve_s, spent)
+    assert run.claim is not None
+    claim = replace(run.claim, path=run.claim.path.absolute())
+    device = choose_device(request.device).type
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    for job in jobs:
+        _announced(planned, job)
+    tasks = [
+        parallel.Task(
+            claim,
+            job,
+            planned.plan,
+            tuple(case.id for case in planned.sides(job.fold)[0]),
+            tuple(case.id for case in planned.sides(job.fold)[1]),
+            parallel.device_of(number, request.device, gpus, run.work.is_local),
+            run.workers or 1,
+            torch.get_num_threads() if request.deterministic else None,
+            request.deterministic,
+            extension,
+            share_s,
+            time.time() + run.clock.remaining_s() - reserve_s,
+            request.init,
+            held_out.training_cases_s(run),
+            parallel.custom_parts(planned.plan),
+        )
+        for number, job in enumerate(jobs)
+    ]
+
+    def finished(task: parallel.Task, trained: parallel.Trained, seconds: float) -> None:
+        weights = load_weights(task.folder / "best.safetensors", run.say)
+        _note_network(model, task.job, task.folder, weights, trained, seconds)
+
+    parallel.train_all(planned, model, tasks, _train_apart, finished)
+
+
+def _spent_s(folder: Path, extension: int, say: Say = unsaid) -> float:
+    """Seconds of training that the checkpoint in a network's folder has had since the budget, or
+    the extension, began.
+    """
+    from ...training import checkpoint
+
+    if not (folder / "last.safetensors").is_file():
+        return 0.0
+    state = checkpoint.state_in(folder / "last.safetensors", say)
+    is_same = state.get("extension", 0) == extension
+    return float(state["spent_s"] - state.get("origin_s", 0.0)) if is_same else 0.0
+
+
+def _train_apart(task: parallel.Task) -> parallel.Trained:
+    """Train one network as a worker of an engine."""
+    said: list[str] = []
+    try:
+        with parallel.taken(task):
+            return _trained(task, said)
+    except StopSignal:
+        return parallel.Trained(said=tuple(said), stopped=True)
+    except DelineateError as error:
+        return parallel.Trained(said=tuple(said), error=error)
+
+
+def _trained(task: parallel.Task, said: list[str]) -> parallel.Trained:
+    import torch
+
+    from ...inference.devices import choose_device
+    from ...training import loop
+
+    plan, job, folder = task.plan, task.job, task.folder
+    if task.threads is not None:
+        torch.set_num_threads(task.threads)
+    device = choose_device(task.device)
+    training, validating = (
+        preparation.opened(task.store, plan, ids, job.view, task.copies)
+        for ids in (task.training, task.validating)
+    )
+    init = None
+    if task.init and not (folder / "last.safetensors").is_file():
+        network, seed = job.plan(plan).network, job.seed(plan)
+        init, _ = starting_weights(task.init, plan, network, job.view, seed)
+    left_s = task.left_s(_spent_s(folder, task.extension, said.append))
+    fitted = loop.TrainingJob(
+        job.plan(plan),
+        training,
+        validating,
+        folder,
+        device,
+        job.seed(plan),
+        None if left_s is None else time.monotonic() + left_s,
+        init,
+        on_best=lambda weights, line: task.keep(_validation_in(line)),
+        say=said.append,
+        threads=_reading_threads(device, task.copies),
+        extension=task.extension,
+    )
+    with _deterministic_if(task.deterministic, device):
+        weights, diverged = _weights_of(fitted, partial(loop.fit, fitted))
+    learned = _on_training_cases(fitted, weights, task.scoring_s)
+    return parallel.Trained(learned, diverged, tuple(said))
+
+
+def _reading_threads(device: torch.device, processes: int) -> int:
     """Threads that draw patches. On a CPU the cores are busy with the network."""
     if device.type == "cpu":
         return 1
-    processes = 1 if run.leader is None else run.leader.copies
     return max(2, plan_step.Machine.here("cpu").cores // processes - 2)
 
 
@@ -476,7 +625,7 @@ def _note_log(model: ModelFile, job: NetworkJob, log: Path) -> None:
 
 
 def _on_training_cases(
-    run: TrainingRun, fitted: loop.TrainingJob, weights: Weights
+    fitted: loop.TrainingJob, weights: Weights, limit_s: float | None
 ) -> dict[str, Any]:
     """Dice and loss of some training cases, measured as those of the validation cases."""
     import numpy as np
@@ -490,38 +639,49 @@ def _on_training_cases(
     most = min(len(fitted.train), max(1, len(fitted.validate)), MOST_SCORED)
     chosen = np.unique(np.linspace(0, len(fitted.train) - 1, most).astype(int))
     cases = [fitted.train[int(n)] for n in chosen]
-    budget_s = run.clock.stretch_s
-    limit_s = None if budget_s is None else held_out.TRAINING_SHARE * budget_s
     found = validation.evaluate(fitted.plan, network, cases, fitted.device, limit_s)
     return {key.replace("val_", "train_"): without_nan(value) for key, value in found.items()}
 
 
 def _fitted(
     run: TrainingRun, fitted: loop.TrainingJob, model: ModelFile, job: NetworkJob
-) -> Weights:
-    """The best weights; of a training that cannot continue, those before, and the card says so.
+) -> tuple[Weights, str]:
+    """See ``_weights_of``; of a network that this process trains, alone or with other ranks."""
+    from ...training import loop
+
+    fit = partial(loop.fit, fitted)
+    if run.leader is not None:
+        shared = replace(fitted, ranks=run.leader.ranks)
+        order = _order(run, fitted, model.plan, job.view)
+        fit = partial(run.leader.fit, order, partial(loop.fit, shared), run.say)
+    with _deterministic_if(run.request.deterministic, fitted.device):
+        return _weights_of(fitted, fit)
+
+
+@contextmanager
+def _deterministic_if(asked: bool, device: torch.device) -> Iterator[None]:
+    """``inference.devices.deterministic``, if it is asked for."""
+    from ...inference.devices import deterministic
+
+    with deterministic(device) if asked else nullcontext():
+        yield
+
+
+def _weights_of(fitted: loop.TrainingJob, fit: Callable[[], Weights]) -> tuple[Weights, str]:
+    """The best weights; of a training that cannot continue, those before, and why.
 
     Raises:
         TrainingError: there are none.
     """
-    from ...inference.devices import deterministic
-    from ...training import loop
-
     try:
-        with deterministic(fitted.device) if run.request.deterministic else nullcontext():
-            if run.leader is None:
-                return loop.fit(fitted)
-            shared = replace(fitted, ranks=run.leader.ranks)
-            order = _order(run, fitted, model.plan, job.view)
-            return run.leader.fit(order, partial(loop.fit, shared), run.say)
+        return fit(), ""
     except RankError:
         raise
     except TrainingError as error:
         best = fitted.folder / "best.safetensors"
         if not best.is_file():
             raise
-        model.note("diverged", job.name, error.message)
-        return load_weights(best, fitted.say)
+        return load_weights(best, fitted.say), error.message
 
 
 def _order(run: TrainingRun, fitted: loop.TrainingJob, plan: Plan, view: str) -> together.Order:
@@ -546,7 +706,6 @@ def _order(run: TrainingRun, fitted: loop.TrainingJob, plan: Plan, view: str) ->
 
 def _join(order: together.Order, ranks: Ranks) -> None:
     """Train a network as a rank that does not lead."""
-    from ...inference.devices import deterministic
     from ...training import loop
 
     store, device = Store(order.store), ranks.device
@@ -567,29 +726,8 @@ def _join(order: together.Order, ranks: Ranks) -> None:
         extension=order.extension,
         ranks=ranks,
     )
-    with deterministic(device) if order.deterministic else nullcontext():
+    with _deterministic_if(order.deterministic, device):
         loop.fit(job)
-
-
-@dataclass
-class _LogLines:
-    """The log lines of one network as progress, and each validation as a sentence."""
-
-    run: TrainingRun
-    name: str
-    validated: str = ""  # the last validation Dice, in front because a bar has little room
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Report one line."""
-        loss, dice = f"loss {line['loss']:.3f}", f"Dice {line['train_dice_mean']:.3f}"
-        if "val_dice_mean" in line:
-            self.validated = f"validation Dice {line['val_dice_mean']:.3f}, "
-            self.run.say(
-                f"{self.name}, epoch {line['epoch']:.0f}, step {line['step']}: {loss}, {dice}; "
-                f"{self.validated}loss {line['val_loss']:.3f}"
-            )
-        note = f"{self.validated}{loss}" if self.validated else f"{loss}, {dice}"
-        self.run.progress(f"train {self.name}", line["progress"], 1.0, note)
 
 
 def _adopted(plan: Plan, name: str, value: Any, reason: str) -> Plan:

@@ -1,0 +1,228 @@
+"""Workers of a cluster and the cases that they have: every case once, with failures by name.
+
+A worker has one case at a time, so that a death is that of its case, and no more cases are sent
+than are worked on. A case whose worker dies, that takes too long or that fails in an unexpected way
+is tried again by a new worker, ``TRIES`` times in all, and then is a failure as any other. An error
+of this package (a damaged scan) is the same everywhere and is not tried again. A machine that is
+lost (a spot node) is not the fault of its case, which then is tried ``MOST_TRIES`` times.
+
+With several stages each has its own workers, and a value waits in the object store for the next
+one. No further case is begun while the values that wait, and those that are expected, need more
+than the spool may have, or while enough cases wait for the stage in the middle. A case that is
+tried again begins with the first stage. Ray is a parameter, and not imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+from ..core.errors import DelineateError
+from .local import Outcome
+
+TRIES = 3
+NODE_DIED = "its node has died"  # in what Ray reports about a worker
+MOST_TRIES = 20  # with those that ended with their machine
+LOOK_EVERY_S = 1.0  # for cases that take too long
+AHEAD = 2  # cases that wait for each worker of the second stage, or are being read
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A function of one case in steps: the first one gets the item, the others the item and the
+    value of the step before.
+
+    >>> Stages((abs, pow))(-3)
+    -27
+    """
+
+    steps: tuple[Callable[..., Any], ...]
+
+    def __call__(self, item: Any) -> Any:
+        value = self.steps[0](item)
+        for step in self.steps[1:]:
+            value = step(item, value)
+        return value
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a worker of a stage is started, and how many there are."""
+
+    start: Callable[[], Any]
+    count: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker does: a case, or None while it starts; since when; where its value will be."""
+
+    worker: Any
+    stage: int
+    index: int | None
+    since: float
+    value: Any = None
+
+
+@dataclass
+class Pool:
+    """The workers of one call."""
+
+    ray: Any
+    stages: Sequence[Stage]
+    items: Sequence[Any]
+    names: Sequence[str]
+    seconds: float | None
+    report: Callable[[float, float, str], Any]
+    each: Callable[[Outcome[Any]], Any]
+    meanwhile: Callable[[], object] | None = None
+    spool_bytes: int = 0
+    outcomes: dict[int, Outcome[Any]] = field(default_factory=dict)
+    busy: dict[Any, _Job] = field(default_factory=dict)  # what is awaited -> who does it
+    values: dict[int, tuple[Any, int]] = field(default_factory=dict)  # that wait, with their bytes
+    spent: Counter[int] = field(default_factory=Counter)  # seconds of the stages before
+    tries: Counter[int | None] = field(default_factory=Counter)
+    excused: Counter[int | None] = field(default_factory=Counter)  # tries that a machine ended
+    largest: int = 0  # bytes of a value
+
+    def run(self) -> list[Outcome[Any]]:
+        """All cases, in the order of the items."""
+        self.queues = [deque(range(len(self.items))), *(deque[int]() for _ in self.stages[1:])]
+        self.idle: list[list[Any]] = [[] for _ in self.stages]
+        try:
+            for number, stage in enumerate(self.stages):
+                for _ in range(stage.count):
+                    self._start(number)
+            while self.busy:
+                ready, _ = self.ray.wait(list(self.busy), timeout=LOOK_EVERY_S)
+                for reference in ready:
+                    self._receive(reference)
+                self._end_overdue()
+                self._assign()
+                if self.meanwhile:
+                    self.meanwhile()
+        finally:
+            for worker in [*(job.worker for job in self.busy.values()), *chain(*self.idle)]:
+                self.ray.kill(worker)
+        return [self.outcomes[index] for index in range(len(self.items))]
+
+    def _start(self, stage: int) -> None:
+        worker = self.stages[stage].start()
+        self.busy[worker.ready.remote()] = _Job(worker, stage, None, time.perf_counter())
+
+    # ---- giving cases to workers ----
+
+    def _assign(self) -> None:
+        """Give idle workers their next cases, the last stage first; end those without work."""
+        for stage in reversed(range(len(self.stages))):
+            queue, idle = self.queues[stage], self.idle[stage]
+            while queue and idle and (stage or self._has_room()):
+                self._send(idle.pop(), stage, queue.popleft())
+            is_needed = self._may_come(stage)
+            if is_needed and not idle and all(job.stage != stage for job in self.busy.values()):
+                self._start(stage)
+            while idle and not is_needed:
+                self.ray.kill(idle.pop())
+
+    def _may_come(self, stage: int) -> bool:
+        """Whether a case waits for this stage or comes to it, unless it is tried again."""
+        waiting = any(self.queues[: stage + 1])
+        return waiting or any(
+            job.stage < stage for job in self.busy.values() if job.index is not None
+        )
+
+    def _has_room(self) -> bool:
+        """Whether another case may be begun."""
+        reading = sum(job.stage == 0 and job.index is not None for job in self.busy.values())
+        if len(self.stages) == 1 or not (reading or self.values):
+            return True
+        expected = sum(nbytes for _, nbytes in self.values.values()) + (reading + 1) * self.largest
+        waiting = reading + len(self.queues[1])
+        return waiting < AHEAD * self.stages[1].count and expected <= self.spool_bytes
+
+    def _send(self, worker: Any, stage: int, index: int) -> None:
+        given = (self.values[index][0],) if stage else ()
+        call, value = worker.call, None
+        if stage + 1 < len(self.stages):
+            call = worker.pass_on.options(num_returns=2)
+        found = call.remote(self.items[index], self.names[index], *given)
+        reference, value = found if stage + 1 < len(self.stages) else (found, None)
+        self.busy[reference] = _Job(worker, stage, index, time.perf_counter(), value)
+
+    # ---- what comes back ----
+
+    def _receive(self, reference: Any) -> None:
+        job = self.busy.pop(reference)
+        outcome: Any
+        try:
+            outcome = self.ray.get(reference)
+        except (self.ray.exceptions.RayError, OSError) as error:
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            why = said[-1 if job.index is None else 0] if said else type(error).__name__
+            # A worker that is out of reach is that of a machine whose end is not known yet; so is
+            # one that kept a value.
+            away = self.ray.exceptions.ActorUnavailableError, self.ray.exceptions.ObjectLostError
+            self.excused[job.index] += isinstance(error, away) or NODE_DIED in str(error)
+            self._lost(job, f"its worker ended without a result ({why})")
+            return
+        if job.index is None:
+            self.tries[None] = self.excused[None] = 0
+        elif outcome.log:  # unexpected: perhaps of this process or machine alone
+            self._lost(job, "", outcome)
+            return
+        elif outcome.error is None and job.stage + 1 < len(self.stages):
+            self.spent[job.index] += outcome.seconds
+            self.values[job.index] = job.value, outcome.value
+            self.largest = max(self.largest, outcome.value)
+            self.queues[job.stage + 1].append(job.index)
+        else:
+            self._finish(job.index, outcome)
+        self.idle[job.stage].append(job.worker)
+
+    def _end_overdue(self) -> None:
+        if self.seconds is None:
+            return
+        now = time.perf_counter()
+        for reference, job in list(self.busy.items()):
+            if job.index is None:
+                continue
+            if now - job.since + self.spent[job.index] > self.seconds:
+                del self.busy[reference]
+                self._lost(job, f"took longer than {self.seconds:g} s")
+
+    def _lost(self, job: _Job, why: str, outcome: Outcome[Any] | None = None) -> None:
+        """Try the case of a worker again with a new one, or finish it after its last try."""
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(job.worker)
+        index = job.index
+        self.tries[index] += 1
+        counted = self.tries[index] - self.excused[index]
+        is_last = counted == TRIES or self.tries[index] == MOST_TRIES
+        if index is None and is_last:
+            raise DelineateError(f"no case can begin on the Ray cluster: {why}")
+        if index is not None and is_last:
+            name, spent = self.names[index], time.perf_counter() - job.since
+            made = outcome or Outcome(name, None, DelineateError(why, case=name), spent)
+            assert made.error is not None
+            words = f"{made.error.message} (given up after {self.tries[index]} tries)"
+            self._finish(index, replace(made, error=DelineateError(words, case=name)))
+        elif index is not None:
+            self.values.pop(index, None)
+            self.spent.pop(index, None)
+            self.queues[0].append(index)
+        if self._may_come(job.stage):
+            self._start(job.stage)
+
+    def _finish(self, index: int, outcome: Outcome[Any]) -> None:
+        outcome = replace(outcome, seconds=outcome.seconds + self.spent.pop(index, 0.0))
+        if outcome.error is not None:
+            outcome = replace(outcome, value=None)  # of a stage before the last, its bytes
+        self.values.pop(index, None)
+        self.outcomes[index] = outcome
+        self.each(outcome)
+        self.report(len(self.outcomes), len(self.items), outcome.name)
