@@ -70,6 +70,7 @@ def planted(folder, missing=(), shear_mm=0.0):
         one.SeriesInstanceUID, one.StudyInstanceUID = "1.2.3", "1.2.4"
         one.FrameOfReferenceUID, one.PatientID, one.Modality = "1.2.5", "P1", "CT"
         one.SeriesNumber, one.InstanceNumber = 1, k + 1
+        one.Manufacturer, one.PatientSex, one.PatientName = "ACME", "F", "Doe^Jane"
         one.ImagePositionPatient = [3.0, 10 + shear_mm * k, GAP_MM * k]
         one.ImageOrientationPatient, one.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
         one.Rows, one.Columns, one.SamplesPerPixel = *SHAPE[1:], 1
@@ -118,6 +119,7 @@ def test_a_fixed_series_has_its_seg_on_true_slices(
     assert of_slice == [k for k in (2, 3, 4, 5) if k < slices]
     assert entry.get("interpolated_slices") == interpolated
     assert f"fixed by {how}" in entry["notes"][0]
+    assert entry["about"] == {"scanner": "ACME", "sex": "F"} and entry["machine"]
     found = frames_of(seg)
     assert sorted(round(place[2] / GAP_MM) for place in found) == drawn
     for place, (source, frame) in found.items():

@@ -25,7 +25,8 @@ def results(folder: Path, count: int) -> Path:
         for n in range(count):
             entry = {"volumes_ml": {"liver": 9000.0 if n == count - 1 else 1500.0 + n}}
             about = {"scanner": "A<b>", "age": 40 + n, "sex": "F"}
-            ledger.put(f"c{n}", n, {**entry, "flags": [], "about": about})
+            made = {"machine": "CPU 1a2b", "seconds": {"total": 3.0 + n % 2}}
+            ledger.put(f"c{n}", n, {**entry, "flags": [], "about": about, **made})
         ledger.fail("x", "case x: is empty")
     return folder
 
@@ -40,8 +41,10 @@ def test_results_become_a_table_and_a_report(tmp_path):
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert len(rows) == 31 and rows["x"]["error"] == "case x: is empty"
     assert (rows["c3"]["liver ml"], rows["c3"]["age"], rows["c3"]["flags"]) == ("1503.0", "43", "0")
+    assert (rows["c3"]["machine"], rows["c3"]["seconds"]) == ("CPU 1a2b", "4.0")
     page = (tmp_path / "to" / "summary.html").read_text()
     assert "c29: liver 9000 ml" in page and "40 to 49" in page and "A&lt;b&gt;" in page
+    assert "CPU 1a2b" in page and "3.5 (3 to 4)" in page
     if importlib.util.find_spec("pyarrow"):
         from pyarrow import parquet
 

@@ -9,8 +9,10 @@ than a further thread gains. Sizes are in bytes.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,22 @@ def available_bytes() -> int:
 
     left = (group.left_bytes() for group in _limits().groups)
     return int(max(0, min(psutil.virtual_memory().available, *left, NO_LIMIT)))
+
+
+@functools.cache
+def name_of_machine() -> str:
+    """Processor and a hash of the name of this machine, which tell machines of a batch apart and
+    name none.
+
+    >>> name_of_machine() == name_of_machine()
+    True
+    """
+    found = platform.processor() or platform.machine()
+    for line in _text(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            found = line.partition(":")[2].strip()
+            break
+    return f"{found} {hashlib.sha256(platform.node().encode()).hexdigest()[:8]}"
 
 
 def limits_of(process: int) -> tuple[float, float]:

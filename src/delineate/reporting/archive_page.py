@@ -98,6 +98,30 @@ class Volumes:
         ]
 
 
+class Machines:
+    """Seconds of each result by the machine that made it.
+
+    >>> machines = Machines()
+    >>> for seconds in (2.0, 4.0, 4.0):
+    ...     machines.add("one", seconds)
+    >>> machines.table()
+    [('one', 3, '4 (3 to 4)')]
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, array[float]] = {}
+
+    def add(self, machine: str, seconds: float | None) -> None:
+        """Add a result; one without a machine, or without seconds, is left out."""
+        if machine and isinstance(seconds, int | float):
+            is_known = machine in self._seconds or len(self._seconds) < MOST_GROUPS
+            self._seconds.setdefault(machine if is_known else OTHERS, array("f")).append(seconds)
+
+    def table(self) -> list[tuple[str, int, str]]:
+        """Machine, number of results, and quartiles of their seconds."""
+        return [(name, len(v), _quartiles(v)) for name, v in sorted(self._seconds.items())]
+
+
 def _group(column: str, value: Any) -> str:
     if column == "age":
         try:
@@ -119,6 +143,7 @@ def _quartiles(values: array[float]) -> str:
 
 def render(
     volumes: Volumes,
+    machines: Machines,
     outliers: Sequence[tuple[Outlier, str]],
     record: Mapping[str, Any],
     done: int,
@@ -128,6 +153,7 @@ def render(
 
     Args:
         volumes: of all results.
+        machines: that made them.
         outliers: each with its picture, a PNG in base64, or "".
         record: the head of ``predictions.json``.
         done, failed: numbers of cases.
@@ -143,6 +169,7 @@ def render(
     page = environment.get_template("archive.html.jinja")
     return page.render(
         volumes=volumes,
+        machines=machines.table(),
         outliers=outliers,
         model=record.get("model", ""),
         bundle=record.get("bundle", ""),

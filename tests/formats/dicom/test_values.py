@@ -208,3 +208,21 @@ def test_a_number_that_cannot_be_read_is_refused_and_has_no_default(tmp_path, na
     write(tmp_path, *slices)
     with pytest.raises(FormatError, match=rf"{name} is not a number \(1 of 4 files\)"):
         files.read(tmp_path)
+
+
+def test_the_origin_of_a_scan_is_what_all_headers_state(tmp_path):
+    def of(folder, second=None, **stated):
+        one = np.zeros((2, 2), U16)
+        two = ct(one, 1, **stated | (second or {}))
+        return read(tmp_path / folder, ct(one, **stated), two).meta.get("about", {})
+
+    stated = {"Manufacturer": "ACME", "ManufacturerModelName": "Ray 7", "StudyDate": "20190203"}
+    person = {"PatientSex": "F", "PatientAge": "057Y", "PatientName": "Doe^Jane"}
+    found = {"scanner": "ACME Ray 7", "year": 2019, "sex": "F", "age": 57}
+    assert of("a", **stated, **person) == found
+    odd = {"PatientSex": "X", "PatientAge": "057", "StudyDate": "", "Manufacturer": ""}
+    assert of("b", **odd, ManufacturerModelName="") == {}
+    baby = {"ManufacturerModelName": "Acme One", "PatientAge": "018M", "StudyDate": ""}
+    assert of("c", Manufacturer="ACME", **baby) == {"scanner": "Acme One", "age": 1}
+    # Files that differ state nothing.
+    assert of("d", {"PatientSex": "M"}, **stated, **person) == {}

@@ -28,6 +28,7 @@ from ...core import atomic
 from ...core.bundle import Bundle
 from ...core.errors import DelineateError, InputError, OutputError
 from ...core.inputs import read_json
+from ...core.machine import name_of_machine
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.outputs import refuse_replacing
 from ...core.plan import Plan
@@ -67,8 +68,8 @@ UNCERTAINTY = (
 
 
 # What the reader of a scan may note in ``Volume.meta``: sentences, and the slices (k of the mask)
-# that are interpolated because the series lacks them.
-READ = ("notes", "interpolated_slices")
+# that are interpolated because the series lacks them; and scanner, year, sex and age.
+READ = ("notes", "interpolated_slices", "about")
 
 
 def targets_of(
@@ -139,6 +140,7 @@ def write_result(
         "flags": flags(),
         **noted,
         "peak_memory_mb": peak_memory_mb(),
+        "machine": name_of_machine(),
     }
     # Read again, once for all: meanwhile its memory was free for the class scores.
     scan = cache(partial(read_scan, case, manifest))

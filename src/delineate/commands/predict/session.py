@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -361,7 +362,7 @@ class Prefetcher:
             preprocess_scan(volume, self._bundle.plan, present, self._options.skip_air),
             seen,
             series,
-            {key: list(volume.meta[key]) for key in READ if key in volume.meta},
+            {key: deepcopy(volume.meta[key]) for key in READ if key in volume.meta},
         )
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from ...core.progress import Say, unsaid
 from ...execution.ledger import Ledger
 from ...execution.shards import WHOLE
 from ...extras import is_installed
-from ...reporting.archive_page import Outlier, Volumes, render
+from ...reporting.archive_page import Machines, Outlier, Volumes, render
 from ..options import PredictOptions
 from .journal import Journal, journals_of
 from .stored import RECORD
@@ -34,7 +34,16 @@ TABLE, PARQUET, REPORT = "summary.csv", "summary.parquet", "summary.html"
 MOST_OUTLIERS = 20
 PICTURES = "montages"
 ROWS = 10_000  # of Parquet at a time
-AFTER = ("flags", "flag_words", "seconds", "peak_memory_mb", "device", "not_written", "error")
+AFTER = (
+    "flags",
+    "flag_words",
+    "seconds",
+    "peak_memory_mb",
+    "device",
+    "machine",
+    "not_written",
+    "error",
+)
 Row = dict[str, Any]
 
 
@@ -77,12 +86,13 @@ def summarise(
 def _written(folder: Path, record: Mapping[str, Any], place: Path, say: Say) -> Summary:
     """Write the table and the report of ``folder`` to ``place``."""
     structures = [str(label["name"]) for label in record.get("labels", ())]
-    volumes = Volumes(structures)
+    volumes, machines = Volumes(structures), Machines()
     done = failed = 0
     for _, entry, _ in _results(folder, record, say):
         done, failed = done + (entry is not None), failed + (entry is None)
         if entry is not None:
             volumes.add(_about(entry), entry.get("volumes_ml", {}))
+            machines.add(str(entry.get("machine", "")), entry.get("seconds", {}).get("total"))
     ranges, outliers = volumes.ranges(), _Outliers()
 
     def lines() -> Iterator[str]:
@@ -100,7 +110,7 @@ def _written(folder: Path, record: Mapping[str, Any], place: Path, say: Say) -> 
     else:
         say("no Parquet is written: the package pyarrow is not installed")
     shown = [_with_picture(one, folder) for one in outliers.found()]
-    atomic.write_text(place / REPORT, render(volumes, shown, record, done, failed))
+    atomic.write_text(place / REPORT, render(volumes, machines, shown, record, done, failed))
     return Summary(done, failed, (*written, place / REPORT))
 
 
@@ -135,7 +145,7 @@ def _results(
 
 def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
     found = entry.get("about", {})
-    return found if isinstance(found, dict) else {}
+    return {k: v for k, v in found.items() if k in ABOUT} if isinstance(found, dict) else {}
 
 
 def _columns(structures: list[str]) -> list[str]:
@@ -153,6 +163,7 @@ def _row(
     row |= {"flags": len(flags), "flag_words": "; ".join(str(one.get("words")) for one in flags)}
     row |= {"seconds": entry.get("seconds", {}).get("total")}
     row |= {"peak_memory_mb": entry.get("peak_memory_mb"), "device": record.get("device")}
+    row |= {"machine": entry.get("machine")}
     return row | {"not_written": "; ".join(entry.get("not_written", {})), "error": ""}
 
 

@@ -322,7 +322,9 @@ class _Lines:
         nbytes: int | None = None,
     ) -> None:
         row, state = self._rows[case]
-        about = {"about": dict(row.about)} if row.about else {}
+        # What the list states, before what the header of the scan does.
+        stated = dict(entry.get("about", {})) | dict(row.about)
+        about = {"about": stated} if stated else {}
         if nbytes is None:
             nbytes = _bytes_of(self._out / name for name in files)
         self._ledger.put(case, state, {**entry, **about}, files, nbytes)

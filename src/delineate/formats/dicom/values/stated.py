@@ -1,5 +1,6 @@
-"""What the header of an image states about its values apart from the rescale: padding, MONOCHROME1,
-scales that are not applied. Nothing here changes a value; it becomes ``meta``.
+"""What the header of an image states about its values apart from the rescale (padding, MONOCHROME1,
+scales that are not applied), and about its origin. Nothing here changes a value; it becomes
+``meta``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a facto
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
 MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
 
+MOST_ABOUT = 100  # characters of the name of a scanner
+SEXES = ("F", "M", "O")
+YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
 EXACT = ("CT", "MR", "PT", "NM")  # modalities whose values are measurements
 NO_SLOPE = "RescaleSlope is 0, which is read as 1"
 
 
 def stated_in(dataset: Any) -> dict[str, Any]:
     """The ``meta`` of a header. Keys: notes, philips_scale (not applied), real_world
-    (maps of stored values to units, not applied) and stored_padding (lowest and highest).
+    (maps of stored values to units, not applied), stored_padding (lowest and highest) and about
+    (see ``about``).
     """
     found: dict[str, Any] = {}
     notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
@@ -39,7 +44,27 @@ def stated_in(dataset: Any) -> dict[str, Any]:
         found["real_world"] = maps
     if padding := _padding(dataset):
         found["stored_padding"] = padding
+    if origin := about(dataset):
+        found["about"] = origin
     return found
+
+
+def about(dataset: Any) -> dict[str, Any]:
+    """What groups of scans are made of, of what a header states: scanner (maker and model), year of
+    the study, sex, and age in years, 0 for the first one. Nothing else about a patient.
+    """
+    maker, model = (text(dataset, key) for key in ("Manufacturer", "ManufacturerModelName"))
+    # Some models begin with their maker.
+    named = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    date, sex = text(dataset, "StudyDate"), text(dataset, "PatientSex").upper()
+    age = text(dataset, "PatientAge").upper()
+    count, unit = age[:-1], age[-1:]
+    found: dict[str, Any] = {"scanner": " ".join(named.split())[:MOST_ABOUT]}
+    found["year"] = int(date[:4]) if date[:4].isdecimal() and len(date) >= 4 else None
+    found["sex"] = sex if sex in SEXES else None
+    is_age = count.isdecimal() and unit in YEARS
+    found["age"] = int(int(count) / YEARS[unit]) if is_age else None
+    return {key: value for key, value in found.items() if value not in ("", None)}
 
 
 def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
