@@ -127,6 +127,7 @@ def ends(command: str, folder: Path, code: int, wanted: object) -> Iterable[str]
         yield "another result without a word"
 
 
+@small.empty_figures()
 def judge(folder: Path, command: str, every: int = 1, first: int = 1) -> tuple[int, Counter[str]]:
     """The number of failing operations tried and the faults found.
 

@@ -8,8 +8,9 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import nibabel as nib
@@ -100,6 +101,23 @@ def evaluation(folder: Path, say: Say) -> int:
 def reporting(folder: Path, say: Say) -> int:
     report(folder / "m.model.run", None, ReportOptions())
     return 0
+
+
+@contextlib.contextmanager
+def empty_figures() -> Iterator[None]:
+    """Figures are written as always, but nothing is drawn in them: most of the time of these
+    commands is drawing.
+    """
+    from matplotlib.figure import Figure
+
+    real = Figure.savefig
+
+    def savefig(figure: Figure, target: Any, **options: Any) -> None:
+        del figure
+        real(Figure(figsize=(1, 1)), target, **options)
+
+    with mock.patch.object(Figure, "savefig", savefig):
+        yield
 
 
 COMMANDS: dict[str, Callable[[Path, Say], int]] = {

@@ -9,13 +9,14 @@ states it. SVG pictures need nothing: browsers choose fonts themselves.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..core.labels import Label, LabelSet
 from ..core.terms import structure_of
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 # Fonts with the characters of East Asia that systems have, first those that are drawn best; then
@@ -32,12 +33,9 @@ def make_legible(figure: Figure, labels: LabelSet) -> None:
         figure: before it is drawn.
         labels: the structures whose names may be in its texts.
     """
-    from matplotlib.text import Text
-
     names = {label.name: label for label in labels}
     renamed: dict[str, None] = {}
-    texts: Any = figure.findobj(Text)
-    for text in texts:
+    for text in _texts(figure):
         words = text.get_text()
         if not (missing := _missing(words)):
             continue
@@ -51,6 +49,22 @@ def make_legible(figure: Figure, labels: LabelSet) -> None:
     if renamed:
         note = f"no font of this computer has all characters of: {', '.join(renamed)}"
         figure.text(0.995, 0.995, note, ha="right", va="top", color="#a8a8a8", fontsize=6)
+
+
+def _texts(artist: Artist) -> Iterator[Any]:
+    """The texts of a figure. Axes that are off have none: to look for their ticks would make them,
+    which takes most of the time of drawing a montage.
+    """
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+
+    if isinstance(artist, Text):
+        yield artist
+    off = isinstance(artist, Axes) and not artist.axison
+    for child in artist.get_children():
+        if not (off and isinstance(child, Axis)):
+            yield from _texts(child)
 
 
 def _shown(words: str, label: Label | None, missing: frozenset[str]) -> str:
