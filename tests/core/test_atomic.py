@@ -18,11 +18,19 @@ from delineate.core.errors import OutputError
 from delineate.core.inputs import read_json_lines
 from delineate.core.store import Store
 
-OPERATIONS = ("open", "fsync", "replace", "mkdir")
+OPERATIONS = ("open", "fsync", "replace", "mkdir", "link")
 
 
 def file(folder: Path) -> None:
     atomic.write_bytes(folder / "new" / "mask", b"new")
+
+
+def kept(folder: Path) -> None:
+    """A file over an older one, which is kept."""
+    path = folder / "best"
+    if not path.exists():
+        path.write_bytes(b"old")
+    atomic.write_bytes(path, b"new", before=folder / "best_before")
 
 
 def line(folder: Path) -> None:
@@ -57,10 +65,11 @@ class Faults:
     ("write", "is_written"),
     [
         (file, lambda folder: (folder / "new" / "mask").read_bytes() == b"new"),
+        (kept, lambda folder: (folder / "best").read_bytes() == b"new"),
         (line, lambda folder: {"step": 2} in read_json_lines(folder / "log.jsonl")),
         (case, lambda folder: int(Store(folder).open("case").label[:].sum()) == 111),
     ],
-    ids=["file", "line", "case"],
+    ids=["file", "kept", "line", "case"],
 )
 def test_a_fault_at_every_operation_is_named_and_leaves_the_old_file(
     write, is_written, code, tmp_path
@@ -85,6 +94,7 @@ def test_a_fault_at_every_operation_is_named_and_leaves_the_old_file(
         assert read_json_lines(folder / "log.jsonl")[0] == {"step": 1}
         write(folder)  # the same again, on a sound disk
         assert is_written(folder)
+        assert not [p for p in folder.rglob("*") if atomic.TEMPORARY.fullmatch(p.name)]
     assert number > 2
 
 

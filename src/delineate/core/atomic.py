@@ -387,11 +387,15 @@ def _keep(target: Path, before: Path) -> None:
     """Give a file a second name, without a moment in which it has none."""
     aside = _temporary(before)
     try:
-        os.link(target, aside)
-    except OSError:  # the disk has no hard links
-        shutil.copyfile(target, aside)
-        _sync(aside)
-    os.replace(aside, before)
+        try:
+            os.link(target, aside)
+        except OSError:  # the disk has no hard links
+            shutil.copyfile(target, aside)
+            _sync(aside)
+        os.replace(aside, before)
+    finally:
+        # Also after success: a rename leaves both names where ``before`` is this file already.
+        _remove(aside)
 
 
 def _make_durable_folder(folder: Path) -> None:
