@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 import stat
 import warnings
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 from tests import leaks as search
 from tests.calls import call, run
 from tests.formats.dicom.objects import image, item, pet, write
@@ -23,11 +27,12 @@ from delineate.core.bundle import Bundle, Member
 from delineate.core.manifest import Source
 from delineate.core.plan import Channel, Normalisation
 from delineate.formats import dicom, files
+from delineate.formats.dicom.deidentify import without_rest
 from delineate.formats.label_files import names_in, read_label_file
 
 pytest.importorskip("highdicom")
 FAMILY, GIVEN, ID = "Zaphodius", "Quirrelmann", "MRN-77Q4X91"
-WORDS = (FAMILY, GIVEN, ID, "Beeblegrund", "77q4x91")
+WORDS = (FAMILY, GIVEN, ID, "Beeblegrund", "77q4x91", "1.2.826.77491")
 # Text of one kind of value or another, wherever people and programs write names.
 PLANTED = {
     "PatientName": f"{FAMILY}^{GIVEN}",
@@ -60,6 +65,12 @@ PLANTED = {
     "AdmittingDiagnosesDescription": FAMILY,
     "ContrastBolusAgent": FAMILY,
     "DeviceSerialNumber": FAMILY,
+    "DeviceUID": f"1.2.{int.from_bytes(FAMILY.encode(), 'big')}",
+    "LossyImageCompressionMethod": FAMILY.upper(),
+    "ICCProfile": FAMILY.encode() + b"\0",
+    "DataSetTrailingPadding": FAMILY.encode() + b"\0",
+    "IconImageSequence": [item(Rows=1, Columns=1, BitsAllocated=8, PixelData=FAMILY.encode())],
+    "OriginalAttributesSequence": [item(SourceOfPreviousValues=FAMILY)],
     # Places that the table of the standard does not name.
     "BodyPartExamined": FAMILY.upper(),
     "SequenceName": FAMILY,
@@ -89,7 +100,16 @@ def plant(one: Dataset) -> Dataset:
     one.add_new(0x50003000, "OW", f"{FAMILY} ".encode())
     one.add_new(0x00100999, "LO", FAMILY)  # unknown
     one.add_new(0xFFFCFFFC, "OB", FAMILY.encode() + b"\0")
+    nested = item(PatientName=FAMILY)
+    nested.add_new(0x00111001, "SQ", [item(PatientID=ID)])
+    one.add_new(0x00111002, "SQ", [nested])
+    one.add_new(0x50102500, "LO", FAMILY)
+    if "PixelData" in one:
+        one.PixelData += FAMILY.encode() + b"\0"
     one.file_meta.SourceApplicationEntityTitle = FAMILY
+    one.file_meta.SendingApplicationEntityTitle = FAMILY
+    one.file_meta.PrivateInformationCreatorUID = "1.2.3"
+    one.file_meta.PrivateInformation = FAMILY.encode() + b"\0"
     one.preamble = FAMILY.encode().ljust(128, b"\0")
     return one
 
@@ -194,7 +214,8 @@ def test_voxels_and_places_are_kept(made, cleaned):
     assert len(before) == len(after) == 1
     one, other = dicom.read_series(before[0]), dicom.read_series(after[0])
     assert np.array_equal(one.array, other.array) and one.grid.matches(other.grid, 1e-6)
-    stored = {bytes(pydicom.dcmread(path).PixelData) for path in (made / "CT").iterdir()}
+    nbytes = 2 * ROWS * COLUMNS  # a name follows
+    stored = {bytes(pydicom.dcmread(path).PixelData)[:nbytes] for path in (made / "CT").iterdir()}
     assert {bytes(d.PixelData) for d in objects(ct_of(cleaned[0]))} == stored
 
 
@@ -208,6 +229,29 @@ def test_what_was_done_is_stated(cleaned):
         assert one.file_meta.MediaStorageSOPInstanceUID == one.SOPInstanceUID
         assert one.preamble == bytes(128)
     assert len({one.PatientID for one in objects(cleaned[0])}) == 1
+
+
+def test_texts_in_compressed_pixels_are_removed_and_no_pixel(tmp_path):
+    grey = Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30))
+    exif = Image.Exif()
+    exif[270] = FAMILY
+    for syntax, kind, more in (
+        (JPEGBaseline8Bit, "JPEG", {"comment": FAMILY.encode(), "exif": exif}),
+        (JPEG2000, "JPEG2000", {"no_jp2": True, "comment": FAMILY, "irreversible": True}),
+    ):
+        file = io.BytesIO()
+        grey.save(file, kind, **more)
+        frame = file.getvalue()
+        assert FAMILY.encode() in frame
+        one = image(np.zeros((20, 30), np.uint8))
+        one.file_meta.TransferSyntaxUID = syntax
+        one.PixelData = encapsulate([frame + FAMILY.encode() * 2])
+        one["PixelData"].is_undefined_length = True
+        without_rest(one)
+        assert FAMILY.encode() not in one.PixelData
+        found = next(generate_frames(one.PixelData, number_of_frames=1))
+        shown = Image.open(io.BytesIO(found))
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(Image.open(file)))
 
 
 def test_values_that_an_object_must_have_are_not_emptied(tmp_path):

@@ -149,6 +149,25 @@ def test_missing_ends_are_noted(tmp_path):
     ]
 
 
+def test_points_in_time_that_are_missing_are_noted(tmp_path):
+    stacks = [slices(3, value=10 * t, TemporalPositionIdentifier=t) for t in (1, 2)]
+    for one in (several := [one for stack in stacks for one in stack]):
+        one.NumberOfTemporalPositions = 4
+    write(tmp_path, *several)
+    for one in dicom.find_series(tmp_path):
+        assert "NumberOfTemporalPositions is 4, but 2 are here" in one.notes
+
+
+def test_a_private_attribute_in_another_block_of_its_creator(tmp_path):
+    several = [*slices(3), *slices(3, value=10)]
+    for n, one in enumerate(several):
+        one.add_new(0x00190010, "LO", "SOMEONE ELSE")
+        one.add_new(0x0019100C, "IS", str(n))
+        one.add_new(0x00190011, "LO", "SIEMENS MR HEADER")
+        one.add_new(0x0019110C, "IS", str(1000 * (n // 3)))
+    assert parts(tmp_path, *several) == {"b0": [0, 1, 2], "b1000": [10, 11, 12]}
+
+
 def notes_of_every_second(folder, **fields):
     """Notes about slices 2.5 mm thick and 5 mm apart."""
     write(folder, *slices(7, **{"SliceThickness": 2.5} | fields)[::2])

@@ -62,6 +62,19 @@ def test_one_half_life_after_the_administration(tmp_path):
             ],
             0.0008,
         ),
+        # ... by clocks of different zones: 23:10:12 of the day before in UTC.
+        (
+            [
+                pet(
+                    TimezoneOffsetFromUTC="+0900",
+                    dose={
+                        "RadiopharmaceuticalStartTime": None,
+                        "RadiopharmaceuticalStartDateTime": "20240101231012+0000",
+                    },
+                )
+            ],
+            0.0008,
+        ),
         # The series was made an hour later: the earliest acquisition counts.
         ([pet(1, SeriesTime="130000", AcquisitionTime="120000"), pet(SeriesTime="130000")], 0.0004),
         # ... or the private scan time of GE.
@@ -120,6 +133,9 @@ def test_average_count_rate_in_a_long_frame():
         ([pet(), pet(1, DecayCorrection="ADMIN")], "DecayCorrection is ADMIN and START"),
         ([pet(PatientWeight=None)], "PatientWeight is missing"),
         ([pet(PatientWeight="0")], "PatientWeight is 0"),
+        ([pet(PatientWeight="70000")], "PatientWeight is 70000, which is not in kg"),
+        ([pet(), pet(1, PatientWeight="71")], "PatientWeight is 70 and 71 in one series"),
+        ([pet(), pet(1, dose={"RadionuclideTotalDose": "3e8"})], "RadionuclideTotalDose is 3"),
         ([pet(RadiopharmaceuticalInformationSequence=None)], "0 radiopharmaceuticals"),
         ([pet(dose={"RadionuclideTotalDose": None})], "RadionuclideTotalDose is missing"),
         ([pet(dose={"RadionuclideTotalDose": "350"})], "350, which is not in Bq"),

@@ -65,6 +65,16 @@ def test_a_slope_of_0_is_1_with_a_note(tmp_path):
     assert volume.meta["notes"] == ["RescaleSlope is 0, which is read as 1"]
 
 
+def test_a_slope_without_an_intercept_and_one_beyond_all_numbers(tmp_path):
+    volume = read(tmp_path / "a", ct(np.array([[3, 4]], U16), RescaleSlope="2"))
+    assert row(volume) == [6, 8]
+    (note,) = volume.meta["notes"]
+    assert note == "RescaleSlope is stated without RescaleIntercept, which is read as 0"
+    huge = ct(np.array([[3, 4]], U16), RescaleSlope="1e38", RescaleIntercept="0")
+    with pytest.raises(FormatError, match=r"RescaleSlope 1e\+38 .* no number of 32 bits holds"):
+        read(tmp_path / "b", huge)
+
+
 def test_modality_lookup_table(tmp_path):
     table = pydicom.Dataset()
     table.LUTDescriptor, table.ModalityLUTType = [3, 10, 16], "HU"

@@ -26,7 +26,15 @@ from ...core.outputs import state_folder
 from ...core.progress import Progress
 from ...extras import require_extra
 from ...formats import archive, dicom
-from ...formats.dicom.deidentify import OPTIONS, Identities, Patient, Profile, Pseudonyms, text_in
+from ...formats.dicom.deidentify import (
+    OPTIONS,
+    Identities,
+    Patient,
+    Profile,
+    Pseudonyms,
+    text_in,
+    without_rest,
+)
 from ...formats.dicom.deidentify import deidentify as clean
 from ...formats.dicom.header.file import DICOMDIR, dataset_in, open_dataset
 from ...formats.disk import HEAD_BYTES, natural_key
@@ -170,8 +178,9 @@ class _Work:
             dataset = (
                 open_dataset(self.found[n]) if content is None else dataset_in(io.BytesIO(content))
             )
-            pixels = _digest_of(dataset)
             _complete(dataset, self.profile.pseudonyms)
+            without_rest(dataset)
+            pixels = _digest_of(dataset)
             patient = self.patients[n]
             has_text = bool(text_in(dataset))
             self.invalid += clean(dataset, self.profile, patient, self.known[patient.stated])

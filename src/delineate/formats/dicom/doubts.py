@@ -34,6 +34,10 @@ def missing_images(planes: Sequence[Plane], every: Sequence[Plane]) -> tuple[str
             f"ImagesInAcquisition is {short[0][1]}, but {counts[short[0][0]]} images are here: "
             "slices may be missing at an end"
         )
+    times = {one.marks.temporal for one in planes} - {None}
+    most = max((one.marks.temporals or 0 for one in planes), default=0)
+    if times and most > len(times):
+        notes.append(f"NumberOfTemporalPositions is {most}, but {len(times)} are here")
     numbers = sorted(one.marks.number for one in planes if one.marks.number is not None)
     if len(numbers) == len(planes) > 1 and planes[0].frame is None:
         if numbers[0] > 1:

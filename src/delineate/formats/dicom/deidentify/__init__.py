@@ -2,12 +2,13 @@
 
 table.py    what happens to an attribute        pseudonyms.py  new UIDs, patient ids and dates
 texts.py    names and ids in free text          pixels.py      images that may show text
-objects.py  one object
+objects.py  one object                          rest.py        what is stored behind pixels
 """
 
 from .objects import Profile, deidentify
 from .pixels import Rectangle, text_in
 from .pseudonyms import Patient, Pseudonyms
+from .rest import without_rest
 from .table import OPTIONS
 from .texts import Identities
 
@@ -20,4 +21,5 @@ __all__ = [
     "Rectangle",
     "deidentify",
     "text_in",
+    "without_rest",
 ]

@@ -20,12 +20,14 @@ from ..header.marks import private_marks
 from . import table
 from .pixels import Rectangle, blacken, text_in
 from .pseudonyms import STANDARD_ROOT, Patient, Pseudonyms
+from .rest import without_rest
 from .table import Action
 from .texts import Identities
 
 DUMMIES = {"DA": "19000101", "DT": "19000101000000", "TM": "000000", "PN": "REMOVED"}
 _DUMMY_VRS = ("AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT", "AS", *DUMMIES)
 _TEXTS = ("CS", "LO", "LT", "SH", "ST", "UC", "UT", "AS", "AE", "PN")
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."  # PDF, CDA, STL, OBJ, MTL
 _RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 # Names of target volumes and outlines in radiotherapy (AAPM TG-263), besides known structures.
@@ -86,6 +88,7 @@ def deidentify(dataset: Any, profile: Profile, patient: Patient, known: Identiti
     """
     if why := refusal_of(dataset, profile):
         raise FormatError(why)
+    without_rest(dataset)
     if text_in(dataset):
         blacken(dataset, profile.rectangles)
     # What the reader needs of the private elements goes into public ones.
@@ -132,6 +135,14 @@ class _Cleaner:
             element.value = DUMMIES.get(element.VR, "REMOVED")
         elif action is not Action.KEEP:
             self._rewrite(element, action)
+        elif self._names_someone(element):
+            del dataset[element.tag]
+
+    def _names_someone(self, element: Any) -> bool:
+        """Whether bytes that describe pixels, such as a colour profile, hold a name."""
+        if element.keyword in _PIXELS or not isinstance(element.value, bytes):
+            return False
+        return self.known.are_in(element.value)
 
     def _rewrite(self, element: Any, action: Action) -> None:
         """Replace each value of an element."""

@@ -213,7 +213,7 @@ def _unnamed(name: str, vr: str, group: int) -> Action:
         return Action.KEEP if group in _PIXEL_GROUPS else Action.REMOVE
     if name == "ContentDescription":  # of type 2
         return Action.EMPTY
-    if name == "LongCodeValue":
+    if name in ("LongCodeValue", "LossyImageCompressionMethod"):
         return Action.CHECK
     if vr in ("ST", "LT", "UT", "UC"):  # of type 1 in some objects
         return Action.DUMMY

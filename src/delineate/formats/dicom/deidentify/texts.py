@@ -71,6 +71,12 @@ class Identities:
             for spelling in _spellings(text)
         )
 
+    def are_in(self, content: bytes) -> bool:
+        """Whether bytes have one of the long words; short ones may be there by chance."""
+        return any(
+            self._is_part("".join(spelling)) for spelling in _spellings(content.decode("latin-1"))
+        )
+
     def cut(self, text: str) -> str:
         """The text without the words, long numbers and dates; "" if one of them remains."""
         # Words and the separators between them, in turn.

@@ -64,6 +64,7 @@ class Marks:
     dimensions: tuple[int, ...] = ()  # indices of a frame that do not say where it is
     number: int | None = None  # InstanceNumber; of frames, with their place in the file
     images: int | None = None  # ImagesInAcquisition
+    temporals: int | None = None  # NumberOfTemporalPositions
     series_number: int | None = None
     comment: str = ""  # of the image: phases of breathing in some CT
 
@@ -103,6 +104,7 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
         stack=text(dataset, "StackID"),
         number=_whole(dataset, "InstanceNumber"),
         images=_whole(dataset, "ImagesInAcquisition"),
+        temporals=_whole(dataset, "NumberOfTemporalPositions"),
         series_number=_whole(dataset, "SeriesNumber"),
         comment=text(dataset, "ImageComments"),
     )
@@ -174,7 +176,8 @@ def private_marks(dataset: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, tag, creator in PRIVATE:
         # The creator first: other vendors use the same tags, and creators cost less to read.
-        values = numbers(dataset, tag) if creator_of(dataset, tag) == creator else ()
+        place = private_tag(dataset, tag, creator)
+        values = numbers(dataset, place) if place else ()
         if not values:
             continue
         if name == "component":
@@ -184,6 +187,20 @@ def private_marks(dataset: Any) -> dict[str, Any]:
             # GE adds a multiple of 1e9 to tell how the value was given.
             found[name] = values[0] % 1e9 if name == "b_value" else values
     return found
+
+
+def private_tag(dataset: Any, tag: int, creator: str) -> int:
+    """The tag that a private attribute has here: its creator may have reserved another block than
+    the usual one of ``tag`` (PS3.5 7.8.1). 0 if the creator has none.
+    """
+    if creator_of(dataset, tag) == creator:
+        return tag
+    group = tag & 0xFFFF0000
+    for own in map(int, dataset.keys()):
+        is_creator = own & 0xFFFF0000 == group and 0x10 <= own & 0xFFFF <= 0xFF
+        if is_creator and str(_value(dataset, own) or "").strip() == creator:
+            return group | (own & 0xFF) << 8 | tag & 0xFF
+    return 0
 
 
 def creator_of(dataset: Any, tag: int) -> str:

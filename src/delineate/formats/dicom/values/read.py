@@ -265,6 +265,11 @@ def _rescale(pixels: NDArray[Any], one: Plane, out: NDArray[Any]) -> None:
     elif one.lookup:
         out[...] = _looked_up(pixels, one)
     elif out.dtype.kind == "f":
+        if abs(one.slope) * 2.0**one.bits + abs(one.intercept) > np.finfo(np.float32).max:
+            raise FormatError(
+                f"RescaleSlope {one.slope:g} and RescaleIntercept {one.intercept:g} give values "
+                "that no number of 32 bits holds"
+            )
         out[...] = pixels * one.slope + one.intercept
     else:
         # The result fits (``_dtype``), so that integers which wrap around on the way are right.

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from ..header.file import Plane
-from ..header.marks import creator_of, number, text
+from ..header.marks import number, private_tag, text
 
 PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
@@ -22,6 +22,7 @@ SEXES = ("F", "M", "O")
 YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
 EXACT = ("CT", "MR", "PT", "NM")  # modalities whose values are measurements
 NO_SLOPE = "RescaleSlope is 0, which is read as 1"
+NO_INTERCEPT = "RescaleSlope is stated without RescaleIntercept, which is read as 0"
 
 
 def stated_in(dataset: Any) -> dict[str, Any]:
@@ -33,12 +34,16 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
     if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
         notes.append("the pixels were compressed with loss (LossyImageCompression)")
-    if number(dataset, "RescaleSlope") == 0:
+    slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
         notes.append(NO_SLOPE)
+    elif slope is not None and intercept is None:
+        notes.append(NO_INTERCEPT)
     if notes:
         found["notes"] = notes
     tag, creator = PHILIPS_SCALE
-    if creator_of(dataset, tag) == creator and (scale := number(dataset, tag)) is not None:
+    place = private_tag(dataset, tag, creator)
+    if place and (scale := number(dataset, place)) is not None:
         found["philips_scale"] = scale
     if maps := _real_world(dataset):
         found["real_world"] = maps

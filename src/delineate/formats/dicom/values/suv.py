@@ -10,6 +10,7 @@ is no SUV but a refusal.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,8 +20,9 @@ import numpy as np
 from ....core.errors import FormatError
 from ....core.volume import Volume
 from ..header.file import Series, lenient, open_dataset
-from ..header.marks import creator_of, number, text
+from ..header.marks import number, private_tag, text
 
+MOST_WEIGHT_KG = 1000.0  # a larger number is a weight in another unit
 LEAST_DOSE_BQ = 1e4  # a smaller number is a dose in another unit
 MOST_HALF_LIVES = 15.0  # between administration and scan
 MOST_OVERNIGHT = 6.0  # half lives, where only the time is stated and it is after that of the scan
@@ -28,7 +30,15 @@ LONG_HALF_LIFE_S = 6 * 3600.0  # with a longer one, the day of the administratio
 SAME_FACTOR = 0.01  # relative difference of the factor of Philips and the computed one
 GE_SCAN_TIME, GE = 0x0009100D, "GEMS_PETD_01"
 PHILIPS_SUV, PHILIPS_ACTIVITY, PHILIPS = 0x70531000, 0x70531009, "Philips PET Private Group"
+# What all files of a series state alike about the radiopharmaceutical.
+GIVEN = (
+    "RadionuclideTotalDose",
+    "RadionuclideHalfLife",
+    "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime",
+)
 _DAY = timedelta(days=1)
+_OFFSET = re.compile(r"([+-])(\d\d)(\d\d)\s*$")
 
 
 def as_suv(volume: Volume, series: Series) -> Volume:
@@ -95,10 +105,16 @@ def _by_philips(headers: Sequence[Any]) -> float:
 def _by_dose(headers: Sequence[Any]) -> float:
     """Weight in g by the dose in Bq that is left at the time of the decay correction."""
     first = headers[0]
-    items = list(first.get("RadiopharmaceuticalInformationSequence") or ())
+    every = [list(one.get("RadiopharmaceuticalInformationSequence") or ()) for one in headers]
+    items = max(every, key=len)
     if len(items) != 1:
         raise FormatError(f"no SUV: {len(items)} radiopharmaceuticals are stated, one is needed")
+    _same(headers, "PatientWeight")
+    for name in GIVEN:
+        _same([one for several in every for one in several], name)
     weight_kg = _positive(first, "PatientWeight")
+    if weight_kg > MOST_WEIGHT_KG:
+        raise FormatError(f"no SUV: PatientWeight is {weight_kg:g}, which is not in kg")
     dose_bq = _positive(items[0], "RadionuclideTotalDose")
     if dose_bq < LEAST_DOSE_BQ:
         raise FormatError(f"no SUV: RadionuclideTotalDose is {dose_bq:g}, which is not in Bq")
@@ -111,7 +127,8 @@ def _by_dose(headers: Sequence[Any]) -> float:
         )
     half_life_s = _positive(items[0], "RadionuclideHalfLife")
     scan = _start_of_scan(headers, half_life_s)
-    waited_s = (scan - _administration(items[0], scan, half_life_s)).total_seconds()
+    zone = _same(headers, "TimezoneOffsetFromUTC")
+    waited_s = (scan - _administration(items[0], scan, half_life_s, zone)).total_seconds()
     if not 0 <= waited_s <= MOST_HALF_LIVES * half_life_s:
         raise FormatError(
             f"no SUV: {waited_s:g} s from the administration to the scan, with a half life of "
@@ -129,7 +146,8 @@ def _start_of_scan(headers: Sequence[Any], half_life_s: float) -> datetime:
     if series <= earliest:
         return series
     # The series was made again later: its time is not that of the scan.
-    if creator_of(first, GE_SCAN_TIME) == GE and (stated := first.get(GE_SCAN_TIME)):
+    place = private_tag(first, GE_SCAN_TIME, GE)
+    if place and (stated := first.get(place)):
         return _parsed(str(stated.value), "the private scan time of GE")
     offset_ms, frame_ms = number(first, "FrameReferenceTime"), number(first, "ActualFrameDuration")
     if not offset_ms or not frame_ms or min(offset_ms, frame_ms) <= 0:
@@ -141,14 +159,15 @@ def _start_of_scan(headers: Sequence[Any], half_life_s: float) -> datetime:
     return earliest + timedelta(seconds=average_s - offset_ms / 1000)
 
 
-def _administration(item: Any, scan: datetime, half_life_s: float) -> datetime:
-    """When the radiopharmaceutical was given: by its date and time, else by its time alone on the
-    day of the scan or, if that is later than the scan, on the day before.
+def _administration(item: Any, scan: datetime, half_life_s: float, zone: str) -> datetime:
+    """When the radiopharmaceutical was given, by the clock of the scan, whose offset from UTC is
+    ``zone``: by its date and time, else by its time alone on the day of the scan or, if that is
+    later than the scan, on the day before.
     """
     clock = text(item, "RadiopharmaceuticalStartTime")
     whole = text(item, "RadiopharmaceuticalStartDateTime")
     if whole:
-        given = _parsed(whole, "RadiopharmaceuticalStartDateTime")
+        given = _parsed(whole, "RadiopharmaceuticalStartDateTime") + _to_scan(whole, zone)
         if clock and abs((given - _on_day(clock, given)).total_seconds()) >= 1:
             raise FormatError(
                 "no SUV: RadiopharmaceuticalStartTime and RadiopharmaceuticalStartDateTime differ"
@@ -167,6 +186,17 @@ def _administration(item: Any, scan: datetime, half_life_s: float) -> datetime:
     if (scan - given + _DAY).total_seconds() > MOST_OVERNIGHT * half_life_s:
         raise FormatError("no SUV: RadiopharmaceuticalStartTime is after the scan, without a date")
     return given - _DAY
+
+
+def _to_scan(moment: str, zone: str) -> timedelta:
+    """What leads from the clock of a moment to that of the scan; 0 unless both state their offset
+    from UTC (PS3.5 6.2, DT; PS3.3 C.12.1.1.8).
+    """
+    own, scan = (_OFFSET.search(value) for value in (moment, zone))
+    if not own or not scan:
+        return timedelta()
+    minutes = [int(one[1] + "1") * (60 * int(one[2]) + int(one[3])) for one in (scan, own)]
+    return timedelta(minutes=minutes[0] - minutes[1])
 
 
 def _on_day(clock: str, day: datetime) -> datetime:
@@ -211,7 +241,8 @@ def _positive(header: Any, name: str) -> float:
 
 def _private(headers: Sequence[Any], tag: int) -> float | None:
     """A private factor of Philips; None if it is missing or 0."""
-    values = {number(one, tag) for one in headers if creator_of(one, tag) == PHILIPS}
+    places = ((one, private_tag(one, tag, PHILIPS)) for one in headers)
+    values = {number(one, place) for one, place in places if place}
     if len(values) > 1:
         raise FormatError("no SUV: the private factor of Philips differs within the series")
     return next(iter(values), None) or None

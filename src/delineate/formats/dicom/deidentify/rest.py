@@ -1,0 +1,93 @@
+"""What is stored with pixels and is none: bytes behind the last one, and comments in compressed
+frames. Every pixel stays as it is stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+_ITEM = 0xE000FFFE  # tag of a fragment, PS3.5 A.4
+_SOI, _SOC, _SOS, _SOT, _EOI = b"\xff\xd8", b"\xff\x4f", 0xDA, 0x90, b"\xff\xd9"
+_COMMENT, _COMMENT_2000 = 0xFE, 0x64  # of JPEG and JPEG-LS, and of JPEG 2000
+_APP = range(0xE0, 0xF0)
+# Segments of applications that say how colours are to be read: JFIF, SPIFF and HP, Adobe.
+_COLOURS = (0xE0, 0xE8, 0xEE)
+_ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+
+
+def without_rest(dataset: Any) -> None:
+    """Cut off what follows the pixels, and set comments and other texts in compressed frames to 0,
+    in place; the lengths of compressed frames stay.
+    """
+    if "PixelData" not in dataset:
+        return
+    content = bytes(dataset.PixelData or b"")
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        found = _blanked(content)
+    else:
+        nbytes = _nbytes(dataset)
+        found = content[: nbytes + nbytes % 2] if 0 < nbytes < len(content) else content
+        if len(found) > nbytes > 0:
+            found = found[:nbytes] + bytes(len(found) - nbytes)
+    if found != content:
+        dataset.PixelData = found
+
+
+def _nbytes(dataset: Any) -> int:
+    """The bytes of all pixels that are not compressed; 0 if they are not known."""
+    counts = [int(dataset.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated")]
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    if "422" in str(dataset.get("PhotometricInterpretation") or ""):
+        samples = 2  # two colours for each pair of pixels
+    return -(-counts[0] * counts[1] * counts[2] * samples * frames // 8)
+
+
+def _blanked(content: bytes) -> bytes:
+    found = bytearray(content)
+    for start, end in _fragments(content):
+        for low, high in _texts(content, start, end):
+            found[low:high] = bytes(high - low)
+    return bytes(found)
+
+
+def _fragments(content: bytes) -> Iterator[tuple[int, int]]:
+    """The first and last byte of each fragment; the first item is the table of offsets."""
+    at, is_first = 0, True
+    while at + 8 <= len(content):
+        tag, nbytes = struct.unpack_from("<II", content, at)
+        if tag != _ITEM or at + 8 + nbytes > len(content):
+            return
+        if not is_first:
+            yield at + 8, at + 8 + nbytes
+        at, is_first = at + 8 + nbytes, False
+
+
+def _texts(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The bytes of a fragment that are no part of an image: comments and segments of applications
+    in front of the image, and what follows its end.
+
+    Source: ITU-T T.81, annex B; T.87, annex C; T.800, annex A.
+    """
+    first = content[start : start + 2]
+    if first not in (_SOI, _SOC):
+        return
+    at = start + 2
+    while at + 4 <= end and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker == 0xFF or marker in _ALONE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in (_SOS, _SOT):
+            last = content.rfind(_EOI, at, end)
+            if last >= 0:
+                yield last + 2, end
+            return
+        stop = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if first == _SOI and (marker == _COMMENT or (marker in _APP and marker not in _COLOURS)):
+            yield at + 4, min(stop, end)
+        elif first == _SOC and marker == _COMMENT_2000:
+            yield at + 6, min(stop, end)
+        at = stop
