@@ -7,6 +7,7 @@ import io
 import shutil
 import stat
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,18 @@ def test_the_same_key_gives_the_same_bytes(made, cleaned, tmp_path):
     one, other = (sorted((tmp_path / n).rglob("*.dcm")) for n in "ab")
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
     assert not {p.name for p in one} & {p.name for p in cleaned[0].rglob("*.dcm")}
+
+
+def test_each_file_is_opened_once(made, tmp_path, monkeypatch):
+    opened, counts = Path.open, Counter()
+
+    def counted(path, *words, **options):
+        counts[path.name] += path.parent == made / "CT"
+        return opened(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    run("convert", made / "CT", tmp_path / "o", "--deidentify", "basic")
+    assert sorted((+counts).values()) == [1] * SLICES
 
 
 def test_options(made, tmp_path, monkeypatch):

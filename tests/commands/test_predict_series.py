@@ -149,6 +149,34 @@ def test_a_sheared_stack_keeps_its_slices(model, tmp_path):
     assert np.array_equal(read_seg(seg, own.grid).array, labels.array)
 
 
+def test_two_series_of_one_study_have_results_of_their_own(model, tmp_path):
+    """In folders of their own, with one StudyInstanceUID and names of files that are the same."""
+    planted(tmp_path / "a" / "CT")
+    planted(tmp_path / "b" / "CT")
+    for path in (tmp_path / "b" / "CT").iterdir():
+        one = pydicom.dcmread(path)
+        one.SeriesInstanceUID, one.SOPInstanceUID = "1.2.33", f"1.2.99.{one.InstanceNumber}"
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+        rows = one.pixel_array[:, ::-1]
+        one.PixelData = rows.tobytes()
+        one.save_as(path)
+    out, scans = tmp_path / "out", [tmp_path / "a" / "CT", tmp_path / "b" / "CT"]
+    code, text = run("predict", model, *scans, "-o", out, "--dicom-seg", "--rtstruct")
+    assert code == 0, text
+    entries = json.loads((out / "predictions.json").read_text())["cases"].values()
+    files_of = [[one[name] for name in ("file", "dicom_seg", "rtstruct")] for one in entries]
+    assert len({name for names in files_of for name in names}) == 6
+    masks = [files.read(out / names[0]).array for names in files_of]
+    assert masks[0].any() and np.array_equal(masks[0], masks[1][::-1])
+    referred = []
+    for names, mask in zip(files_of, masks, strict=True):
+        objects = [pydicom.dcmread(out / name) for name in names[1:]]
+        assert {one.StudyInstanceUID for one in objects} == {"1.2.4"}
+        referred.append(str(objects[0].ReferencedSeriesSequence[0].SeriesInstanceUID))
+        assert np.array_equal(read_seg(out / names[1], files.read(out / names[0]).grid).array, mask)
+    assert referred == ["1.2.3", "1.2.33"]
+
+
 def test_a_cohort_keeps_how_its_series_are_fixed(tmp_path):
     planted(tmp_path / "cohort" / "p1", missing=[4])
     planted(tmp_path / "cohort" / "p2")

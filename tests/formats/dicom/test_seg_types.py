@@ -12,6 +12,8 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from tests.formats.dicom.objects import ct, image
+from tests.formats.dicom.objects import write as write_objects
 from tests.formats.test_dicom_seg import _no_errors, enhanced
 from tests.segmentations import series
 
@@ -242,6 +244,48 @@ def test_a_series_without_frame_of_reference(tmp_path: Path) -> None:
     back = read_label_file(Source(str(tmp_path / "s.dcm"), like=str(tmp_path / "ct")))
     np.testing.assert_array_equal(back.array > 0, array > 0)
     _no_errors(tmp_path / "s.dcm")
+
+
+def test_a_2d_image_without_a_place_and_values_that_break_their_form(tmp_path: Path) -> None:
+    one = image(np.zeros((12, 16), np.uint8), sop_class="1.2.840.10008.5.1.4.1.1.1", modality="CR")
+    one.PatientName, one.PatientBirthDate, one.StudyDate = "A" * 70, "unknown", "2024-01-01"
+    one.SeriesNumber = one.InstanceNumber = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_objects(tmp_path / "cr", one)
+        (found,) = dicom.find_series(tmp_path / "cr")
+        grid, _ = dicom.layout(found)
+        array = np.zeros(grid.shape, np.uint8)
+        array[2:6, 3:5], array[9:12, 4:11] = 2, 5
+        path = tmp_path / "s.dcm"
+        notes = write_seg(Volume(array, grid, "label"), LABELS, found, path, **ALGORITHM)
+    assert [note for note in notes if "voxel" not in note] == [
+        "the image has no place in space; the object is tied to it by its SOPInstanceUID",
+        "StudyDate 2024-01-01 is no date of DICOM and is left out",
+        "PatientBirthDate is no date of DICOM and is left out",
+        "PatientName is cut to the 64 characters allowed",
+    ]
+    assert "FrameOfReferenceUID" not in pydicom.dcmread(path)
+    back = read_label_file(Source(str(path), like=str(tmp_path / "cr")))
+    assert np.array_equal(back.array == 1, array == 2) and np.array_equal(
+        back.array == 2, array == 5
+    )
+    _no_errors(path)
+
+
+def test_slices_of_a_microscope(tmp_path: Path) -> None:
+    thin = {"PixelSpacing": [0.001, 0.001], "FrameOfReferenceUID": "1.2.5"}
+    slices = [
+        ct(np.zeros((5, 6), np.int16), 0.001 * k, InstanceNumber=k + 1, **thin) for k in range(3)
+    ]
+    write_objects(tmp_path / "ct", *slices)
+    (found,) = dicom.find_series(tmp_path / "ct")
+    grid, _ = dicom.layout(found)
+    array = np.random.default_rng(0).choice([0, 2, 5], grid.shape).astype(np.uint8)
+    path = tmp_path / "s.dcm"
+    write_seg(Volume(array, grid, "label"), LABELS, found, path, **ALGORITHM)
+    back = read_label_file(Source(str(path), like=str(tmp_path / "ct")))
+    assert np.array_equal(back.array > 0, array > 0)
 
 
 def test_what_differs_when_it_is_read_back_has_no_name(tmp_path: Path, scan, monkeypatch) -> None:

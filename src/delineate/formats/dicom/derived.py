@@ -15,6 +15,7 @@ from typing import Any
 
 from ...core.errors import FormatError, OutputError
 from ...core.terms import PRIVATE, Code
+from .deidentify.pseudonyms import STANDARD_ROOT
 from .header.file import Plane
 from .header.marks import items_in
 from .identity import uid_of
@@ -39,6 +40,12 @@ def by_highdicom(what: str, series: SourceSeries) -> Iterator[None]:
         try:
             yield
         except (ValueError, TypeError, AttributeError, KeyError) as error:
+            kind = series.planes[0].sop_class
+            if isinstance(error, KeyError) and not kind.startswith(STANDARD_ROOT):
+                raise FormatError(
+                    f"a {what} cannot refer to images of a private class ({kind})",
+                    path=series.planes[0].path.parent,
+                ) from error
             raise FormatError(
                 f"a {what} cannot refer to this series ({type(error).__name__}: {error})",
                 path=series.planes[0].path.parent,

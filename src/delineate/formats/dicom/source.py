@@ -61,7 +61,16 @@ STUDY = (
     "StudyID",
 )
 # The most characters of a value, by its VR (PS3.5 6.2), of attributes that objects copy.
-_MOST = {"SH": 16, "LO": 64}
+_MOST = {"SH": 16, "LO": 64, "PN": 64}
+_DATES = {  # the form of a value, PS3.5 6.2; what follows it is optional
+    "StudyDate": r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])",
+    "StudyTime": r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?",
+}
+_DATES |= {
+    f"{name}{kind}": _DATES[f"Study{kind}"]
+    for name in ("Series", "Acquisition", "Content", "PatientBirth")
+    for kind in ("Date", "Time")
+}
 # The objects that are made of a series, in the order of their series numbers.
 OBJECTS = ("seg", "rtstruct", "sr", "pm", "kos", "sc")
 UNNUMBERED = 9  # instead of the number of a series that has none that can be used
@@ -140,7 +149,9 @@ def source_of(given: Series | Sequence[str | Path], what: str = "SEG") -> Source
     # What objects repeat of the patient and the study is that of the first slice.
     to_unicode(headers[0])
     notes = dict.fromkeys(
-        note for one in headers for note in (*_framed(one), *_aged(one), *shortened(one))
+        note
+        for one in headers
+        for note in (*_framed(one, planes), *_aged(one), *_dated(one), *shortened(one))
     )
     return SourceSeries(grid, tuple(kept), planes, headers, tuple(notes))
 
@@ -194,13 +205,15 @@ def _header(file: Path, what: str) -> Any:
     return dataset
 
 
-def _framed(header: Any) -> list[str]:
+def _framed(header: Any, planes: Sequence[Plane]) -> list[str]:
     """Give a header without a frame of reference one, and say so: the same for all objects made of
     the series, and no other series', of which it is not known whether positions can be compared.
     """
     if header.get("FrameOfReferenceUID"):
         return []
     header.FrameOfReferenceUID = uid_of("frame of reference", str(header.SeriesInstanceUID))
+    if len(planes) == 1 and not planes[0].position:
+        return ["the image has no place in space; the object is tied to it by its SOPInstanceUID"]
     return [
         "the series has no FrameOfReferenceUID; the object has one of its own for its positions, "
         "and is tied to the images by their SOPInstanceUIDs"
@@ -239,17 +252,43 @@ def _aged(header: Any) -> list[str]:
     return [f"PatientAge {text} is no age and is left out"]
 
 
+def _dated(header: Any) -> list[str]:
+    """Leave out dates and times that are none (PS3.5 6.2); a sentence for each."""
+    notes = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about these texts
+        for name, form in _DATES.items():
+            value = str(header.get(name) or "").strip()
+            if value and not re.fullmatch(form, value):
+                setattr(header, name, "")
+                kind = "date" if name.endswith("Date") else "time"
+                # That of a birth is no one's business.
+                shown = "" if name.startswith("Patient") else f" {value}"
+                notes.append(f"{name}{shown} is no {kind} of DICOM and is left out")
+    return notes
+
+
 def shortened(header: Any) -> list[str]:
     """Cut values that are longer than their VR allows; a sentence for each."""
     notes = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pydicom, about the values that are cut
+        if header.get("PatientName") and (name := _of_groups(header.PatientName)):
+            header.PatientName = name
+            notes.append(f"PatientName is cut to the {_MOST['PN']} characters allowed")
         for name in filter(header.__contains__, _COPIED):
             value, most = str(header[name].value or ""), _MOST[header[name].VR]
             if len(value) > most:
                 setattr(header, name, value[:most].rstrip())
                 notes.append(f"{name} has {len(value)} characters and is cut to the {most} allowed")
     return notes
+
+
+def _of_groups(name: Any) -> str:
+    """A name whose groups are cut to their length (PS3.5 6.2.1.2); "" if they fit."""
+    groups = str(name).split("=")
+    most = _MOST["PN"]
+    return "" if max(map(len, groups)) <= most else "=".join(one[:most] for one in groups[:3])
 
 
 def date_of(header: Any) -> tuple[str, str]:
@@ -260,6 +299,11 @@ def date_of(header: Any) -> tuple[str, str]:
         if date := str(header.get(f"{name}Date") or ""):
             return date, str(header.get(f"{name}Time") or "000000")
     return "19000101", "000000"
+
+
+def is_flat(source: SourceSeries) -> bool:
+    """Whether the source is a 2-D image without a place in space."""
+    return len(source.planes) == 1 and not source.planes[0].position
 
 
 def on_series(volume: Volume, source: SourceSeries, labels: LabelSet) -> NDArray[Any]:

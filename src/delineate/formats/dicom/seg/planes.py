@@ -22,7 +22,7 @@ from ..geometry import LPS_TO_RAS, SAME_DIRECTION, tolerance_mm
 from ..places import Places
 from .header import SegHeader
 
-SAME_PLANE_MM = 0.01
+SAME_PLANE_MM, SAME_SHARE = 0.01, 0.1  # and of the gap that is stated, if that is less
 MOST_MISSING = 10  # planes between two frames, if nothing states the gap
 PARALLEL = 1 - 1e-4  # cosine between the normals of the frames and of the image's planes
 SAME_SIZE = 1e-3  # largest relative difference between pixels of the image and of the frames
@@ -47,7 +47,8 @@ def planes(header: SegHeader, like: Grid | None = None) -> tuple[Grid, NDArray[n
     order = np.argsort(heights, kind="stable")
     # Frames of several segments are in one plane; their positions may differ by rounding.
     steps = np.diff(heights[order])
-    starts = np.concatenate([[True], steps > SAME_PLANE_MM])
+    same = _same_plane_mm(header)
+    starts = np.concatenate([[True], steps > same])
     gaps = np.diff(heights[order][starts])
     plane = np.empty(header.frames, np.intp)
     plane[order] = np.cumsum(starts) - 1
@@ -176,7 +177,13 @@ def _candidates(
     # A frame that is off its place would fit a part of the stated gap.
     most = 1 if header.gap_mm > 0 else MOST_MISSING
     common = [float(gaps.min()) / n for n in range(1, most + 1)] if len(gaps) else []
-    return [gap for gap in (*stated, *common) if gap > SAME_PLANE_MM]
+    return [gap for gap in (*stated, *common) if gap > _same_plane_mm(header)]
+
+
+def _same_plane_mm(header: SegHeader) -> float:
+    """The largest distance of frames in one plane: less for the thin slices of microscopes."""
+    thin = SAME_SHARE * (header.gap_mm or header.thickness_mm)
+    return min(SAME_PLANE_MM, thin) if thin else SAME_PLANE_MM
 
 
 def _multiples(gaps: NDArray[np.float64], candidates: Sequence[float]) -> NDArray[np.float64]:

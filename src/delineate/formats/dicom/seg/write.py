@@ -36,7 +36,7 @@ from ..geometry import LPS_TO_RAS, tolerance_mm
 from ..header.file import Series
 from ..header.marks import items_in
 from ..identity import uid_of
-from ..source import SourceSeries, on_planes, on_series, present_labels, source_of
+from ..source import SourceSeries, is_flat, on_planes, on_series, present_labels, source_of
 from .encoding import BINARY, MOST, SYNTAXES, SegEncoding
 from .frames import frames as frames_of
 from .header import read_header
@@ -264,6 +264,10 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
         )
     for item in seg.SegmentSequence if name == UNKNOWN else ():
         item.pop("SegmentationAlgorithmIdentificationSequence", None)
+    if is_flat(series):
+        # Without positions there is no frame of reference (PS3.3 A.51.5.1), but a side.
+        seg.pop("FrameOfReferenceUID", None)
+        seg.PatientOrientation = series.headers[0].get("PatientOrientation", "")
     if kind == "LABELMAP":
         # Some viewers read item n as segment n, and highdicom describes the background first.
         seg.SegmentSequence = [*seg.SegmentSequence[1:], seg.SegmentSequence[0]]
@@ -275,6 +279,8 @@ def _segmentation(content: _Content, series: SourceSeries) -> Any:
 def _planes_of(seg: Any, series: SourceSeries) -> NDArray[np.intp]:
     """The plane of the series of each frame, from 0; see ``_planes``."""
     groups = seg.PerFrameFunctionalGroupsSequence
+    if is_flat(series):
+        return np.zeros(len(groups), np.intp)
     places = [one.PlanePositionSequence[0].ImagePositionPatient for one in groups]
     return _planes(np.array(places, np.float64), series)
 
@@ -418,7 +424,8 @@ def _prove(path: Path, content: _Content, series: SourceSeries) -> None:
         OutputError: a pixel differs, or a frame is missing or elsewhere.
     """
     header = read_header(path)
-    planes = _planes(header.positions, series)
+    none = np.zeros(header.frames, np.intp)
+    planes = none if is_flat(series) else _planes(header.positions, series)
     differ, total, seen = 0, 0, set[tuple[int, int]]()
     for plane, number, frame in zip(planes, header.numbers, frames_of(header), strict=True):
         differ += int(np.count_nonzero(frame != content.frame(int(plane), int(number))))
