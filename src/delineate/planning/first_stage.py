@@ -76,9 +76,9 @@ def _steps(spacing: Sequence[float], shape: Sequence[int]) -> list[int]:
     """How many voxels of each axis become one, so that a case has ``VOXELS`` at most and its
     voxels are as isotropic as whole steps allow.
     """
-    length = min(spacing)
+    finest, most = min(spacing), 1
     while True:
-        steps = [max(1, round(length / s)) for s in spacing]
+        steps = [max(1, round(most * finest / s)) for s in spacing]
         if np.prod([-(-n // step) for n, step in zip(shape, steps, strict=True)]) <= VOXELS:
             return steps
-        length *= 1.02
+        most += 1
