@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -71,6 +72,28 @@ def test_the_log_has_everything_with_times(called):
     Path("file").touch()
     code, _, err = called("--log", "file/x.log", "recipes")
     assert code == 2 and "file/x.log: cannot be written" in err
+
+
+def test_a_log_in_json_has_an_event_for_every_case(called):
+    words = ("--log-format", "json")
+    called("-q", "phantom", "c", "--patients", "2", "--format", "nifti")
+    image = sorted(Path("c").rglob("*.nii.gz"))[0]
+    image.write_bytes(b"no image")
+    called(*words, "--log", "a.log", "check", "c", "-o", "k")
+    lines = [json.loads(line) for line in Path("a.log").read_text().splitlines()]
+    assert all(line.keys() >= {"time", "level", "event", "message"} for line in lines)
+    cases = [line for line in lines if line["event"] == "case"]
+    assert {line["case"] for line in cases} == {one.name[:-7] for one in Path("c/images").iterdir()}
+    assert all(line["state"] == "done" and line["seconds"] >= 0 for line in cases)
+    assert {"debug", "progress"} <= {line["event"] for line in lines}
+    # Without a file, these lines are all that is printed on standard error.
+    code, out, err = called(*words, "info", "nothing")
+    (line,) = map(json.loads, err.splitlines())
+    assert (code, out, line["level"], line["event"]) == (2, "", "error", "error")
+    assert line["message"].startswith("error: nothing: ")
+    code, out, err = called(*words, "-q", "recipes")
+    assert "brats-vnet" in out and not err
+    assert called("--log-format", "xml", "recipes")[0] == 2
 
 
 def test_verbose_prints_debug_lines(called):

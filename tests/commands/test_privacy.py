@@ -82,7 +82,7 @@ def test_nothing_made_of_a_clean_cohort_has_the_name(named, plan, deep_path, mon
         ((0, 1), "predict", model, clean, "-o", results, "--device", "cpu", "--format", OBJECTS),
         ((0,), "evaluate", results, clean, "-o", deep_path / "scores", "--pictures"),
     ):
-        done = call("-v", "--log", log, *words)
+        done = call("-v", "--log", log, "--log-format", "json", *words)
         assert done.returncode in allowed, done.stderr
         printed.append(done.stdout + done.stderr)
     for kind in OBJECTS.split(","):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from tests.plans import small_network, small_plan
+from tests.training.test_loop import same
 
 from delineate.core.inputs import read_json_lines
 from delineate.core.plan import Augmentation, Loss, Optimiser, Plan, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.execution import launch
+from delineate.networks.blocks import BatchNorm
 from delineate.training import loop, losses, overlapping
+from delineate.training.by_sample import BySample
 from delineate.training.losses import Share
 from delineate.training.patches import draw_batch
 from delineate.training.ranks import ALONE, Ranks, joined
@@ -133,42 +138,59 @@ def test_a_rank_draws_its_samples_of_the_same_batch(tmp_path):
                 assert all(torch.equal(a, b[part]) for a, b in zip(own, whole, strict=True))
 
 
-def train(
-    asked: tuple[Path, str, Plan, int, int], restarts: int, say: Any, progress: Any
-) -> list[dict[str, Any]]:
-    """The log lines of a training, by one of the ranks if there are several; it dies at the step
-    ``die_at``, if that is not 0, before the checkpoint.
+@dataclass(frozen=True)
+class Asked:
+    """A training in ``folder / name``; it dies at the step ``die_at``, if that is not 0, before the
+    checkpoint.
     """
-    folder, name, plan, size, die_at = asked
-    cases, lines = stored(folder / "store"), []
+
+    folder: Path
+    name: str
+    plan: Plan
+    die_at: int = 0
+    by_sample: bool = False
+
+    def fit(self, ranks: Ranks) -> None:
+        cases = stored(self.folder / "store")
+
+        def listen(line: dict[str, Any]) -> None:
+            if line["step"] == self.die_at:
+                raise KeyError("killed")
+
+        job = loop.TrainingJob(
+            self.plan, cases[:2], cases[2:], self.folder / self.name, CPU, 3, listener=listen
+        )
+        loop.fit(replace(job, ranks=ranks, by_sample=self.by_sample))
+
+    def losses(self) -> np.ndarray:
+        """By step, of the lines of the log."""
+        lines = read_json_lines(self.folder / self.name / "log.jsonl")
+        return np.array([[line["step"], line["loss"], line.get("val_loss", 0)] for line in lines])
+
+
+def train(work: tuple[Sequence[Asked], int], restarts: int, say: Any, progress: Any) -> None:
+    """Trainings, by one of the ranks if there are several."""
+    asked, size = work
     torch.set_num_threads(1)
-
-    def listen(line: dict[str, Any]) -> None:
-        lines.append(line)
-        if line["step"] == die_at:
-            raise KeyError("killed")
-
-    job = loop.TrainingJob(plan, cases[:2], cases[2:], folder / name, CPU, 3, listener=listen)
-    if size == 1:
-        loop.fit(job)
-        return lines
-    with joined(CPU, size, 1, own=True) as ranks:
-        loop.fit(replace(job, ranks=ranks))
-    return lines
+    with nullcontext(ALONE) if size == 1 else joined(CPU, size, 1, own=True) as ranks:
+        for one in asked:
+            one.fit(ranks)
 
 
-def trained(folder: Path, name: str, plan: Plan, size: int, die_at: int = 0) -> np.ndarray:
-    """The losses, by step, of the lines of the log."""
-    asked = (folder, name, plan, size, die_at)
+def all_trained(size: int, *asked: Asked) -> list[np.ndarray]:
+    """The losses of each training."""
     try:
         if size == 1:
-            train(asked, 0, None, None)
+            train((asked, size), 0, None, None)
         else:
-            launch.run(launch.Work(train, asked, size))
+            launch.run(launch.Work(train, (asked, size), size))
     except (KeyError, RuntimeError):
-        assert die_at
-    lines = read_json_lines(folder / name / "log.jsonl")
-    return np.array([[line["step"], line["loss"], line.get("val_loss", 0)] for line in lines])
+        assert any(one.die_at for one in asked)
+    return [one.losses() for one in asked]
+
+
+def trained(folder: Path, name: str, plan: Plan, size: int, **how: Any) -> np.ndarray:
+    return all_trained(size, Asked(folder, name, plan, **how))[0]
 
 
 def refuse_different(one: np.ndarray, other: np.ndarray) -> None:
@@ -178,9 +200,63 @@ def refuse_different(one: np.ndarray, other: np.ndarray) -> None:
 
 
 def test_two_ranks_train_as_one(tmp_path):
-    plan = plan_of(schedule=Schedule(epochs=1, steps_per_epoch=3))
-    one, two = (trained(tmp_path, f"of {size}", plan, size) for size in (1, 2))
-    assert len(one) == 3 and np.allclose(one, two, rtol=1e-5)
+    """To rounding; and to the bit if each sample is computed by itself, also with batch norm, whose
+    statistics are those of the batch, and with dropout.
+    """
+    schedule = Schedule(epochs=1, steps_per_epoch=3)
+    plan = plan_of(schedule=schedule)
+    network = small_network(3, norm="batch", deep_supervision=True, dropout=0.2)
+    exact = plan_of(schedule=schedule, network=network)
+    (one, one_exact), (two, two_exact) = (
+        all_trained(
+            size,
+            Asked(tmp_path, f"of {size}", plan),
+            Asked(tmp_path, f"exact of {size}", exact, by_sample=True),
+        )
+        for size in (1, 2)
+    )
+    assert len(one) == len(one_exact) == 3 and np.allclose(one, two, rtol=1e-5)
+    assert np.array_equal(one_exact, two_exact)
+    assert same(*(tmp_path / f"exact of {n}" / "last.safetensors" for n in (1, 2)))
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_by_sample_a_run_continues_on_other_ranks_to_the_bit(tmp_path, loss):
+    plan = plan_of(steps=10, loss=loss)
+    one = trained(tmp_path, "one", plan, 1, by_sample=True)
+    trained(tmp_path, "continued", plan, 2, die_at=14, by_sample=True)
+    assert np.array_equal(one, trained(tmp_path, "continued", plan, 4, by_sample=True))
+
+
+def test_by_sample_gradients_are_those_of_the_batch(tmp_path):
+    """And a sample whose loss fails ends the others, which wait for it."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv3d(1, 3, 3, padding=1), BatchNorm(3))
+    image = torch.randn(3, 1, 6, 5, 4)
+    target = torch.randint(0, 3, (3, 6, 5, 4))
+
+    def cost(n, share):
+        x, y = image[n : n + 1], target[n : n + 1]
+        return losses.deeply_supervised(module(x), y, Loss(), None, share), n
+
+    whole = losses.deeply_supervised(module(image), target, Loss())
+    expected = torch.autograd.grad(whole, list(module.parameters()))
+    tracked = module[1].running_mean.clone()
+    module[1].reset_running_stats()
+    with closing(BySample(module, ALONE, 3, CPU)) as samples:
+        assert samples.gradients(cost, (1, 2, 3)) == [0, 1, 2]
+        for one, other in zip(module.parameters(), expected, strict=True):
+            assert torch.allclose(one.grad, other, atol=1e-6)
+        assert torch.allclose(module[1].running_mean, tracked, atol=1e-6)
+
+        def failing(n, share):
+            if n == 1:
+                raise MemoryError("of sample 1")
+            return cost(n, share)
+
+        with pytest.raises(MemoryError, match="of sample 1"):
+            samples.gradients(failing, (1, 2, 3))
 
 
 @pytest.mark.rounds

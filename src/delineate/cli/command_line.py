@@ -136,7 +136,12 @@ def global_options(
     ] = False,
 ) -> None:
     """Global options."""
-    terminal.set_up(quiet=options.quiet, verbose=options.verbose, log=options.log)
+    terminal.set_up(
+        quiet=options.quiet,
+        verbose=options.verbose,
+        log=options.log,
+        log_format=options.log_format,
+    )
     if options.config is not None and options.no_config:
         raise UsageError("--config and --no-config exclude each other")
     if not options.no_config:

@@ -49,7 +49,7 @@ def exit_codes() -> Iterator[None]:
         with stoppable(terminal.say):
             yield from _flushed()
     except DelineateError as error:
-        terminal.fail(f"error: {error}")
+        terminal.fail(f"error: {error}", error.case)
         of_model = isinstance(error, BundleError | TrainingError)
         sys.exit(UNUSABLE_MODEL if of_model else UNUSABLE)
     except StopSignal as stop:

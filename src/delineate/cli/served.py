@@ -24,7 +24,7 @@ KEEP = "--keep"
 PATIENCE_S = 2.0  # in the queue of a busy engine; about what a start without it takes
 START_S = 60.0  # until an engine that was started here has loaded its modules
 ASKED_EVERY_S = 0.02
-WITH_VALUE = ("--config", "--log")  # options before the command that have a value
+WITH_VALUE = ("--config", "--log", "--log-format")  # options before the command that have a value
 
 note = ""  # why the engine is not used, for the user
 

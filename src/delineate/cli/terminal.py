@@ -3,26 +3,31 @@ error.
 
 ``set_up`` applies the global options: ``--quiet`` prints only results and errors, ``--verbose``
 also prints the debug lines that the package's modules send to their loggers, and ``--log FILE``
-appends everything with its time to a file, printed or not. Colours follow ``NO_COLOR`` and
-``FORCE_COLOR`` (rich reads both).
+appends everything with its time to a file, printed or not. With ``--log-format json`` the log is
+one JSON object per line (``JsonLines``); without a file it replaces what is printed on standard
+error. Colours follow ``NO_COLOR`` and ``FORCE_COLOR`` (rich reads both).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from ..commands.options import LOG_FORMATS
 from ..core.errors import OutputError, UsageError
 from ..core.progress import Progress
 
+FORM = "%(asctime)s %(levelname)s %(message)s"  # of a log in text
 PIPED_WIDTH = 100  # columns of a table that no terminal shows
 STAGE_WIDTH = 24  # columns of the name of a stage in front of its bar
 _REST_WIDTH = 26  # columns of a bar, the time left and the spaces around them
@@ -32,39 +37,56 @@ _log = logging.getLogger("delineate.cli")
 
 _console: Any = None  # of the progress bar that is running; None without one
 _quiet = False
+_silent = False  # standard error has the lines of the log
 _handlers: list[logging.Handler] = []  # of this call's global options
 
 
 # ---- global options ----
 
 
-def set_up(*, quiet: bool = False, verbose: bool = False, log: Path | None = None) -> None:
+def set_up(
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    log: Path | None = None,
+    log_format: str = "text",
+) -> None:
     """Apply the global options of one call; ``reset`` undoes it.
 
     Raises:
-        UsageError: both quiet and verbose.
+        UsageError: both quiet and verbose, or an unknown format.
         OutputError: the log file cannot be written.
     """
-    global _quiet
+    global _quiet, _silent
     if quiet and verbose:
         raise UsageError("--quiet and --verbose exclude each other")
+    if log_format not in LOG_FORMATS:
+        raise UsageError(f"--log-format must be text or json, found {log_format!r}")
+    as_json = log_format == "json"
     reset()
-    _quiet = quiet
-    if verbose:
-        _add_handler(_DebugLines(), "debug: %(message)s")
+    _quiet, _silent = quiet, as_json and log is None
+    form = JsonLines() if as_json else logging.Formatter(FORM)
+    if _silent:
+        printed = _Lines()
+        printed.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+        _add_handler(printed, form)
+    elif verbose:
+        _add_handler(_DebugLines(), logging.Formatter("debug: %(message)s"))
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(log, mode="a", encoding="utf-8")
+            handler = logging.FileHandler(
+                log, mode="a", encoding="utf-8", errors="backslashreplace"
+            )
         except OSError as error:
             raise OutputError(f"cannot be written ({error.strerror})", path=log) from error
-        _add_handler(handler, "%(asctime)s %(levelname)s %(message)s")
+        _add_handler(handler, form)
 
 
 def reset() -> None:
     """Close the log file and print as without global options."""
-    global _quiet
-    _quiet = False
+    global _quiet, _silent
+    _quiet = _silent = False
     _package.setLevel(logging.NOTSET)
     while _handlers:
         handler = _handlers.pop()
@@ -77,8 +99,8 @@ def another_call() -> Iterator[None]:
     """Inside the block a call with global options of its own may run; those of this call are as
     before at its end.
     """
-    global _quiet
-    quiet, handlers, level = _quiet, _handlers[:], _package.level
+    global _quiet, _silent
+    before, handlers, level = (_quiet, _silent), _handlers[:], _package.level
     for handler in handlers:
         _package.removeHandler(handler)
     _handlers.clear()
@@ -86,7 +108,7 @@ def another_call() -> Iterator[None]:
         yield
     finally:
         reset()
-        _quiet = quiet
+        _quiet, _silent = before
         _handlers.extend(handlers)
         for handler in handlers:
             _package.addHandler(handler)
@@ -104,11 +126,32 @@ def is_verbose() -> bool:
     return any(isinstance(handler, _DebugLines) for handler in _handlers)
 
 
-def _add_handler(handler: logging.Handler, form: str) -> None:
-    handler.setFormatter(logging.Formatter(form))
+def _add_handler(handler: logging.Handler, form: logging.Formatter) -> None:
+    handler.setFormatter(form)
     _package.addHandler(handler)
     _handlers.append(handler)
     _package.setLevel(logging.DEBUG)
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: time (UTC), level, event, message, and the fields that its
+    caller states (case, stage, state, seconds, ...). Events are case, progress, result, and
+    otherwise the level. Nothing is added that names the machine, the user or the process.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": when.replace("+00:00", "Z"), "level": level, "event": level}
+        line |= {"message": record.getMessage()} | getattr(record, "fields", {})
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _Lines(logging.Handler):
+    """Prints the log on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(self.format(record), err=True)
 
 
 class _DebugLines(logging.Handler):
@@ -129,9 +172,9 @@ def say(text: str) -> None:
         _print(text)
 
 
-def fail(text: str) -> None:
-    """Print an error on standard error, whatever the global options."""
-    _log.error(text)
+def fail(text: str, case: str | None = None) -> None:
+    """Print an error on standard error, whatever the global options; ``case`` is for the log."""
+    _log.error(text, extra={"fields": {} if case is None else {"case": case}})
     _print(text)
 
 
@@ -141,6 +184,8 @@ def debug(text: str) -> None:
 
 
 def _print(text: str) -> None:
+    if _silent:
+        return
     if _console is not None:
         _console.print(text, highlight=False, markup=False)
     else:
@@ -165,7 +210,7 @@ def end_with(failures: Sequence[str], unusable: int = 0) -> None:
 
 def result(text: str) -> None:
     """Print a line of the result on standard output."""
-    _log.info(text)
+    _log.info(text, extra={"fields": {"event": "result"}})
     typer.echo(text)
 
 
@@ -197,8 +242,6 @@ def show(renderable: Any) -> None:
 def show_json(data: Any) -> None:
     """Print JSON: text as it is, other data indented; NaN becomes null."""
     if not isinstance(data, str):
-        import json
-
         from ..core.scores import without_nan
 
         data = json.dumps(without_nan(data), indent=1, default=str)
@@ -231,8 +274,8 @@ def progress_bar() -> Iterator[Progress]:
     has every tenth too.
     """
     global _console
-    if _quiet or not sys.stderr.isatty():
-        yield _tenths(_log.info if _quiet else say)
+    if _quiet or _silent or not sys.stderr.isatty():
+        yield _tenths(printed=not _quiet)
         return
     import rich.progress as bars
     from rich.console import Console
@@ -245,7 +288,7 @@ def progress_bar() -> Iterator[Progress]:
         bars.TimeRemainingColumn(elapsed_when_finished=True),
         bars.TextColumn("{task.fields[time]}"),
     )
-    logged = _tenths(_log.info)
+    logged = _tenths(printed=False)
     with bars.Progress(*columns, console=_console, expand=True) as bar:
         tasks: dict[str, bars.TaskID] = {}
         notes: dict[str, str] = {}
@@ -282,8 +325,10 @@ def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: max(0, most - 1)]}…"
 
 
-def _tenths(write: Callable[[str], None]) -> Progress:
-    """A ``Progress`` that writes a line at the start and after every tenth of a stage."""
+def _tenths(printed: bool) -> Progress:
+    """A ``Progress`` that writes a line at the start and after every tenth of a stage, to the log
+    and, if it is ``printed``, to standard error.
+    """
     shown: dict[str, int] = {}
 
     def report(stage: str, done: float, total: float, note: str) -> None:
@@ -291,6 +336,10 @@ def _tenths(write: Callable[[str], None]) -> Progress:
         if tenth > shown.get(stage, -1):
             shown[stage] = tenth
             amount = f"{done:g} of {total:g}" if total > 1 else f"{100 * done:.0f} %"
-            write(f"{stage}: {amount} {note}".rstrip())
+            text = f"{stage}: {amount} {note}".rstrip()
+            fields = {"event": "progress", "stage": stage, "done": done, "total": total}
+            _log.info(text, extra={"fields": fields})
+            if printed:
+                _print(text)
 
     return report

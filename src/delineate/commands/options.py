@@ -60,6 +60,7 @@ BACKENDS = ("auto", "openvino", "torch")
 MONTAGES = ("outlined", "filled")
 PRECISIONS = ("auto", "float", "float32", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LOG_FORMATS = ("text", "json")
 DEVICE = "auto, cpu, cuda, cuda:N or mps."
 SEED = "Seed of everything random."
 WORKERS = "Number of processes; chosen for the machine by default."
@@ -144,6 +145,12 @@ class GlobalOptions:
     )
     log: Path | None = option(
         None, "Append everything to this file, with times, also what is not printed."
+    )
+    log_format: str = option(
+        "text",
+        "Of the log: lines of text, or one JSON object per line with time, level, event and case; "
+        "without --log, JSON lines replace what is printed on standard error.",
+        choices=lambda: LOG_FORMATS,
     )
     config: Path | None = option(
         None,
@@ -401,8 +408,8 @@ class TrainOptions(PlanOptions, EngineOptions):
     )
     deterministic: bool = option(
         False,
-        "Equal weights if this command is repeated on this machine with as many threads; with "
-        "--epochs only. Slower on a GPU.",
+        "Equal weights if this command is repeated on this machine with as many threads, on any "
+        "number of --devices; with --epochs only. Slower.",
         "--deterministic",
     )
     plan: AnyPath | None = option(None, "A plan to use, instead of a derived one.")

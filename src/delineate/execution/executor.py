@@ -107,6 +107,7 @@ class Engine:
             return local.run(function, items, tries=tries, stage=stage, **more)
         from . import on_ray
 
+        more |= {"each": local.logged(stage, each)}
         more |= {"seconds": seconds, "whole_node": whole_node, "address": self.address}
         more |= {"stage_name": stage, "stages": stages, "spool_bytes": spool_bytes}
         return on_ray.run(function, items, **more)

@@ -28,8 +28,11 @@ from typing import Any
 from ..core.errors import DelineateError, LostRankError
 from ..core.machine import cores
 from ..core.progress import Progress, Say, silent, unsaid
+from ..preprocessing import arrays
 from . import stopping
 
+# A variable: the threads of torch in a process that has the machine for itself.
+THREADS_ALONE = "DELINEATE_THREADS_ALONE"
 RESTARTS = 3
 # After a process was lost, seconds in which another may state why, and after the first one has
 # stopped, seconds in which the others may stop; then all are ended.
@@ -59,6 +62,7 @@ class Work:
     def environment(self, number: int, port: int) -> dict[str, str]:
         """The variables of process ``number``."""
         found = {
+            THREADS_ALONE: str(arrays.threads_of_new_process()),
             "LOCAL_RANK": str(number),
             "NODE_RANK": str(self.node),
             "WORLD_SIZE": str(self.count * self.nodes),

@@ -11,6 +11,7 @@ processes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import time
@@ -32,6 +33,7 @@ from .stopping import withheld
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Report = Callable[[float, float, str], None]  # a Progress whose stage is fixed
+log = logging.getLogger(__name__)
 SIGKILL = 9  # Windows lacks the name
 SMALL = 8  # fewer items than this run in this process: starting others costs more than it saves
 LOOK_EVERY_S = 1.0  # for what is done meanwhile
@@ -40,6 +42,26 @@ SECONDS_A_START = 2.0  # approximate time that a new process needs before its fi
 
 def ignored(outcome: object) -> None:
     """Does nothing with an outcome."""
+
+
+def logged(
+    stage: str, each: Callable[[Outcome[Value]], object]
+) -> Callable[[Outcome[Value]], object]:
+    """``each``, after an event of the log for every outcome: its case, stage, state and seconds."""
+
+    def ended(outcome: Outcome[Value]) -> object:
+        state = "done" if outcome.error is None else "failed"
+        fields = {"event": "case", "stage": stage, "case": outcome.name, "state": state}
+        fields["seconds"] = round(outcome.seconds, 3)
+        words = f"{stage}: case {outcome.name} {state}"
+        if outcome.error is None:
+            log.info("%s in %.1f s", words, outcome.seconds, extra={"fields": fields})
+        else:
+            fields["error"] = str(outcome.error)
+            log.error("%s: %s", words, outcome.error, extra={"fields": fields})
+        return each(outcome)
+
+    return ended
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,7 @@ def run(
     if len(names) != len(items):
         raise ValueError(f"{len(items)} items but {len(names)} names")
     count = (1 if len(items) < SMALL else cores()) if workers is None else workers
-    report = partial(progress, stage)
+    report, each = partial(progress, stage), logged(stage, each)
     if min(count, len(items)) <= 1:
         return _run_here(function, items, names, report, each)
     pool = _Pool(function, items, names, min(count, len(items)), ram_bytes, report, each)

@@ -106,7 +106,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = self.share.total(x.float().sum(axes)) / count
         centred = x.float() - mean.view(each)
         variance = self.share.total(centred.square().sum(axes)) / count
-        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        if self.share.first():
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
         scaled = centred * (variance + self.eps).rsqrt().view(each)
         return _scale_and_shift(scaled, self.weight, self.bias).to(x.dtype)
 

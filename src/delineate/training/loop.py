@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from ..networks.build import build, weights_of
 from ..networks.build import load_weights as fill
 from . import checkpoint, losses, overlapping
 from . import validation as scoring
+from .by_sample import BySample, threads_of
 from .norm_statistics import calibrate
 from .optimisers import make_optimiser
 from .patches import batches, draw_batch
@@ -83,7 +84,8 @@ class TrainingJob:
     weights and log line whenever they are the best so far, ``say`` with a sentence about a damaged
     file or a lack of memory. ``extension`` is the number of times that a finished training was
     extended; each extension starts the schedule again, at ``EXTENSION_RATE`` times the learning
-    rate. ``ranks`` are those that train it together.
+    rate. ``ranks`` are those that train it together; ``by_sample`` makes the weights independent of
+    their number, to the bit.
     """
 
     plan: Plan
@@ -100,6 +102,7 @@ class TrainingJob:
     threads: int = 1
     extension: int = 0
     ranks: Ranks = ALONE
+    by_sample: bool = False
 
 
 @dataclass
@@ -163,7 +166,12 @@ def fit(job: TrainingJob) -> Weights:
         pinned=job.device.type == "cuda",
         part=ranks.part(plan.batch),
     )
-    with stopping.at_steps(), closing(stream), _thread_choice(job) as threads:
+    with (
+        stopping.at_steps(),
+        closing(stream),
+        _thread_choice(job) as threads,
+        closing(networks.samples) if networks.samples else nullcontext(),
+    ):
         progress = ranks.agree(clock.progress(state.step))
         while (progress < 1 or state.epoch_ended) and not ranks.stop():
             # One training step, unless a run was stopped after the last step of an epoch.
@@ -220,6 +228,7 @@ class _Networks:
     optimiser: torch.optim.Optimizer
     stepper: Any  # the optimiser as fabric runs it
     state: TrainingState
+    samples: BySample | None = None
 
     @classmethod
     def of(cls, job: TrainingJob) -> _Networks:
@@ -234,7 +243,8 @@ class _Networks:
         optimiser = make_optimiser(module, job.plan.optimiser, dtype, ranks)
         state = _resume(job, module, average, optimiser)
         model, stepper = fabric.setup(module, optimiser)
-        return cls(job, fabric, module, model, average, optimiser, stepper, state)
+        samples = BySample(module, ranks, job.plan.batch, job.device) if job.by_sample else None
+        return cls(job, fabric, module, model, average, optimiser, stepper, state, samples)
 
     def step(self, image: torch.Tensor, label: torch.Tensor) -> Figures:
         """One training step on a batch, with the learning rate of the state."""
@@ -267,6 +277,8 @@ class _Networks:
         state, samples = self.state, len(image)
         while True:
             try:
+                if self.samples is not None and state.parts == 1:
+                    return self._gradients_by_sample(self.samples, image, label)
                 return self._gradients_of_parts(image, label, min(state.parts, samples))
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
@@ -312,6 +324,28 @@ class _Networks:
         # The shares of the loss, and the counts, add up to those of the batch.
         summed = [torch.stack(part).sum(0) for part in zip(*figures, strict=True)]
         return summed[0], summed[1]
+
+    def _gradients_by_sample(
+        self, samples: BySample, image: torch.Tensor, label: torch.Tensor
+    ) -> Figures:
+        plan = self.job.plan
+        overlap = plan.network.overlapping
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+
+        def cost(n: int, share: losses.Share) -> tuple[torch.Tensor, Figures]:
+            x, y = image[n : n + 1], label[n : n + 1]
+            with self.fabric.autocast():
+                outputs = self.module(x)
+            over = overlapping.combined if overlap else None
+            loss = losses.deeply_supervised(outputs, y, plan.loss, over, share)
+            found = _step_stats(loss, outputs, y, plan.loss.ignore, overlap)
+            return loss if scaler is None else scaler.scale(loss), found
+
+        figures = samples.gradients(cost, (self.job.seed, self.state.step, 1))
+        loss = samples.in_order([one for one, _ in figures])
+        counts = torch.stack([counts for _, counts in figures]).sum(0)
+        # Those of several ranks are added up.
+        return loss if self.job.ranks.leads else loss * 0, counts * int(samples.counts)
 
     def save(self, clock: Clock) -> None:
         """Write the checkpoint."""
@@ -393,13 +427,15 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
 @contextmanager
 def _thread_choice(job: TrainingJob) -> Iterator[ThreadChoice]:
     """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
-    the bit: sums over threads depend on their number. Afterwards it is as before.
+    the bit: sums over threads depend on their number, so that of a sample is used for all that is
+    computed by sample. Afterwards it is as before.
     """
     budget_s, alone = job.plan.schedule.budget_s, job.ranks.size == 1
     chooses = job.device.type == "cpu" and budget_s is not None and alone
     own = torch.get_num_threads()
+    fixed = threads_of(job.plan.batch) if job.by_sample and job.device.type == "cpu" else own
     try:
-        yield ThreadChoice(counts_to_try(own) if chooses else [own], torch.set_num_threads)
+        yield ThreadChoice(counts_to_try(own) if chooses else [fixed], torch.set_num_threads)
     finally:
         torch.set_num_threads(own)
 

@@ -45,11 +45,13 @@ class Share:
             for nothing.
         of: samples of the batch; 0 if the part is the whole batch.
         add: the sum of a tensor over the parts, differentiable.
+        first: whether this part is the first of its process, which counts the batch.
     """
 
     samples: int = 0
     of: int = 0
     add: Callable[[Tensor], Tensor] = field(default=lambda x: x)
+    first: Callable[[], bool] = field(default=lambda: True)
 
     @property
     def fraction(self) -> float:

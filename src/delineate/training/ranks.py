@@ -98,7 +98,7 @@ class Ranks:
         if self.size == 1:
             return WHOLE
         first, last = (samples * (self.rank + n) // self.size for n in (0, 1))
-        return Share(last - first, samples, _differentiable_sum)
+        return Share(last - first, samples, summed_by(_sum))
 
     # ---- sums ----
 
@@ -108,6 +108,21 @@ class Ranks:
             return x
         with _lost(self):
             return _sum(x)
+
+    def of_all_samples(self, own: Sequence[Tensor], samples: int) -> list[Tensor]:
+        """A tensor of every sample of a batch, in their order, from those of the samples of this
+        rank's ``part``; all have one shape.
+        """
+        if self.size == 1:
+            return list(own)
+        counts = [Ranks(rank, self.size).share(samples).samples for rank in range(self.size)]
+        mine = torch.stack(list(own))
+        if missing := max(counts) - len(mine):
+            mine = torch.cat([mine, mine.new_zeros((missing, *mine.shape[1:]))])
+        found = [torch.empty_like(mine) for _ in counts]
+        with _lost(self):
+            dist.all_gather(found, mine)
+        return [one for rows, count in zip(found, counts, strict=True) for one in rows[:count]]
 
     def share_norms(self, module: nn.Module, samples: int) -> None:
         """Let batch norms use the statistics of whole batches."""
@@ -267,19 +282,25 @@ def _sum(x: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks. The loss is a sum over the ranks too, so that the gradients of all
-    are added.
+    """The sum over the parts of a batch. The loss is a sum over them too, so that the gradients of
+    all are added.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _sum(x)
+    def forward(ctx: Any, x: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.add = add
+        return add(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _sum(grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.add(grad), None
 
 
-def _differentiable_sum(x: Tensor) -> Tensor:
-    found: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
-    return found
+def summed_by(add: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The sum over the parts of a batch that ``add`` computes, differentiable."""
+
+    def summed(x: Tensor) -> Tensor:
+        found: Tensor = _Sum.apply(x, add)  # type: ignore[no-untyped-call]
+        return found
+
+    return summed

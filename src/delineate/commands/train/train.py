@@ -438,6 +438,7 @@ def _fit(planned: PlannedRun, model: ModelFile, job: NetworkJob, deadline: float
         say=run.say,
         threads=_reading_threads(device, 1 if run.leader is None else run.leader.copies),
         extension=len(run.clock.extensions),
+        by_sample=run.request.deterministic,
     )
     with closing(recorders):
         weights, diverged = _fitted(run, fitted, model, job)
@@ -725,6 +726,7 @@ def _join(order: together.Order, ranks: Ranks) -> None:
         threads=order.threads,
         extension=order.extension,
         ranks=ranks,
+        by_sample=order.deterministic,
     )
     with _deterministic_if(order.deterministic, device):
         loop.fit(job)
