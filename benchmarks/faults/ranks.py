@@ -20,9 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from benchmarks.faults.training import CASES, tiny_plan
-from measure import keep
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from tests.scans import write_cohort
+
+from measure import keep
+
+from .training import CASES, tiny_plan
 
 DEVICE = sys.argv[3] if len(sys.argv) > 3 else "cpu"
 EPOCHS = 10

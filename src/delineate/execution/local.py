@@ -51,7 +51,12 @@ def logged(
 
     def ended(outcome: Outcome[Value]) -> object:
         state = "done" if outcome.error is None else "failed"
-        fields = {"event": "case", "stage": stage, "case": outcome.name, "state": state}
+        fields: dict[str, Any] = {
+            "event": "case",
+            "stage": stage,
+            "case": outcome.name,
+            "state": state,
+        }
         fields["seconds"] = round(outcome.seconds, 3)
         words = f"{stage}: case {outcome.name} {state}"
         if outcome.error is None:

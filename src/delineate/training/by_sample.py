@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -153,7 +153,7 @@ class BySample:
         return bool(self._here.number == 0)
 
     @contextmanager
-    def _random_kept(self) -> Any:
+    def _random_kept(self) -> Iterator[None]:
         cuda = self.device.type == "cuda"
         kept = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None
         yield
@@ -162,7 +162,7 @@ class BySample:
             torch.cuda.set_rng_state(kept[1], self.device)
 
     @contextmanager
-    def _shared_norms(self, share: Share) -> Any:
+    def _shared_norms(self, share: Share) -> Iterator[None]:
         before = [one.share for one in self.norms]
         for one in self.norms:
             one.share = share
