@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from ..execution.launch import THREADS_ALONE
 from ..networks.blocks import BatchNorm
-from ..preprocessing import arrays
 from .losses import Share
 from .ranks import Ranks, summed_by
 
@@ -36,11 +35,11 @@ Cost = Callable[[int, Share], tuple[Tensor, Any]]
 
 
 def threads_of(batch: int) -> int:
-    """The threads of one sample on a CPU, the same for any number of ranks: its part of those of a
-    process that has the machine for itself (OMP_NUM_THREADS, else the physical cores).
+    """The threads of one sample on a CPU, the same for any number of ranks: its part of those of
+    this process, or of one alone if this is one of several ranks.
     """
     stated = os.environ.get(THREADS_ALONE)
-    return max(1, (int(stated) if stated else arrays.threads_of_new_process()) // batch)
+    return max(1, (int(stated) if stated else torch.get_num_threads()) // batch)
 
 
 class BySample:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,12 +166,7 @@ def fit(job: TrainingJob) -> Weights:
         pinned=job.device.type == "cuda",
         part=ranks.part(plan.batch),
     )
-    with (
-        stopping.at_steps(),
-        closing(stream),
-        _thread_choice(job) as threads,
-        closing(networks.samples) if networks.samples else nullcontext(),
-    ):
+    with stopping.at_steps(), closing(stream), _thread_choice(networks) as threads:
         progress = ranks.agree(clock.progress(state.step))
         while (progress < 1 or state.epoch_ended) and not ranks.stop():
             # One training step, unless a run was stopped after the last step of an epoch.
@@ -425,11 +420,12 @@ def _end_epoch(networks: _Networks, clock: Clock, progress: float, began: float)
 
 
 @contextmanager
-def _thread_choice(job: TrainingJob) -> Iterator[ThreadChoice]:
+def _thread_choice(networks: _Networks) -> Iterator[ThreadChoice]:
     """The number of threads is chosen on a CPU, and not if a run by epochs must be repeatable to
     the bit: sums over threads depend on their number, so that of a sample is used for all that is
-    computed by sample. Afterwards it is as before.
+    computed by sample. Afterwards it is as before, and the threads of samples have ended.
     """
+    job = networks.job
     budget_s, alone = job.plan.schedule.budget_s, job.ranks.size == 1
     chooses = job.device.type == "cpu" and budget_s is not None and alone
     own = torch.get_num_threads()
@@ -438,6 +434,8 @@ def _thread_choice(job: TrainingJob) -> Iterator[ThreadChoice]:
         yield ThreadChoice(counts_to_try(own) if chooses else [fixed], torch.set_num_threads)
     finally:
         torch.set_num_threads(own)
+        if networks.samples is not None:
+            networks.samples.close()
 
 
 @torch.no_grad()

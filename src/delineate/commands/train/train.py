@@ -599,6 +599,7 @@ def _trained(task: parallel.Task, said: list[str]) -> parallel.Trained:
         say=said.append,
         threads=_reading_threads(device, task.copies),
         extension=task.extension,
+        by_sample=task.deterministic,
     )
     with _deterministic_if(task.deterministic, device):
         weights, diverged = _weights_of(fitted, partial(loop.fit, fitted))
