@@ -174,7 +174,7 @@ class BySample:
     def _set(self, weights: list[Tensor], grads: Sequence[Sequence[Tensor | None]]) -> None:
         """Add up the gradients, which are those of every sample."""
         moved = [n for n, one in enumerate(grads[0]) if one is not None]
-        rows = [torch.cat([sample[n].flatten() for n in moved]) for sample in grads]  # type: ignore[union-attr]
+        rows = [torch.cat([one.flatten() for one in sample if one is not None]) for sample in grads]
         total = self.in_order(rows)
         for one in weights:
             one.grad = None
