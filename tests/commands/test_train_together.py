@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+from tests.scans import write_cohort
 
-from delineate.commands.options import TrainOptions
+from delineate.commands.options import PlanOptions, TrainOptions
+from delineate.commands.plan import plan as make_plan
 from delineate.commands.train import together
+from delineate.core.bundle import Bundle
 from delineate.core.errors import LostRankError, StoreError, UsageError
 
 VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
@@ -55,6 +64,52 @@ def test_other_numbers_than_those_of_torchrun_are_refused(monkeypatch):
     assert together.started_outside(TWO)
     with pytest.raises(UsageError, match="torchrun has started 2 processes"):
         together.refuse_unfit(TrainOptions(device="cpu"))
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("started_by", ["torchrun", "itself"])
+def test_a_rank_that_is_killed_costs_the_steps_since_the_checkpoint(tmp_path, started_by):
+    """Rank 1 is killed once; all start again, though with --overwrite, and the weights are those of
+    a training without a kill.
+    """
+    cohort = write_cohort(tmp_path / "cohort", 4)
+    made = make_plan(cohort, options=PlanOptions(device="cpu", epochs=4))
+    network = made.network.model_dump() | {"widths": (8,) * len(made.network.widths)}
+    schedule = made.schedule.model_dump() | {"epochs": 4, "steps_per_epoch": 4}
+    (tmp_path / "plan.json").write_text(
+        made.replace(network=network, schedule=schedule, batch=2).to_json()
+    )
+    words = ["--plan", "plan.json", "--epochs", "4", "--device", "cpu", "--devices", "2"]
+    run = ["-m", "delineate", "train", "cohort", "--overwrite", *words]
+    starting = [sys.executable, *run]
+    if started_by == "torchrun":
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+        starting = [sys.executable, *torchrun, "--standalone", *run]
+    whole = subprocess.run([*starting, "-o", "a.model"], cwd=tmp_path, capture_output=True)
+    # So short a training ends with 3, which torchrun counts as a failure, and ends with 1.
+    assert whole.returncode == (1 if started_by == "torchrun" else 3), whole.stderr.decode()
+    with open(tmp_path / "said.txt", "w") as said:
+        killed = subprocess.Popen([*starting, "-o", "b.model"], cwd=tmp_path, stderr=said)
+        checkpoint = tmp_path / "b.model.run/fold_0/last.safetensors"
+        while not checkpoint.exists():
+            assert killed.poll() is None, (tmp_path / "said.txt").read_text()
+            time.sleep(0.05)
+        last_rank(psutil.Process(killed.pid)).kill()
+        assert killed.wait(300) == whole.returncode, (tmp_path / "said.txt").read_text()
+    assert "continues from its checkpoint" in (tmp_path / "said.txt").read_text()
+    one, other = (
+        Bundle.load(tmp_path / name).members[0].weights for name in ("a.model", "b.model")
+    )
+    assert all(np.allclose(one[key], other[key], rtol=1e-5, atol=1e-6) for key in one)
+    logs = [(tmp_path / f"{name}.model.run/fold_0/log.jsonl").read_text() for name in "ab"]
+    steps = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
+    assert steps[0] == steps[1] and steps[0][-1] == 16
+
+
+def last_rank(parent: psutil.Process) -> psutil.Process:
+    """The process of rank 1, which was started last."""
+    below = [one for one in parent.children() if "resource_tracker" not in " ".join(one.cmdline())]
+    return max(below, key=lambda one: one.create_time())
 
 
 class Orders:

@@ -145,7 +145,7 @@ def _nbytes(value: Any) -> int:
 
     buffers: list[Any] = []
     head = len(cloudpickle.dumps(value, 5, buffer_callback=buffers.append))
-    return head + sum(buffer.raw().nbytes for buffer in buffers)
+    return int(head + sum(buffer.raw().nbytes for buffer in buffers))
 
 
 @contextlib.contextmanager

@@ -94,13 +94,13 @@ class SegmentCase:
         """The same in three stages; None with a limit of memory, which one process holds."""
         if self.options.ram_bytes is not None or self.options.vram_bytes is not None:
             return None
-        return Stages((self.read, self.infer, self.write))
+        return Stages((self.read, self.segment, self.write))
 
     def read(self, case: Case) -> Scan:
         """The first stage: read and preprocess a scan."""
         return _read(self, case, self.options)
 
-    def infer(self, case: Case, scan: Scan) -> Inferred:
+    def segment(self, case: Case, scan: Scan) -> Inferred:
         """The second stage: run the networks."""
         notes: list[str] = []
         networks, options = self.networks(), self.options

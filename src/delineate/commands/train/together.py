@@ -12,6 +12,7 @@ this machine.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -100,6 +101,16 @@ def started_outside(options: TrainOptions) -> bool:
     tasks = os.environ.get("SLURM_NTASKS"), os.environ.get("SLURM_PROCID")
     count = str(options.devices * options.nodes)
     return _by_torchrun() or (tasks[0] == count and tasks[1] is not None)
+
+
+def restarts() -> tuple[int, float]:
+    """How often torchrun has started all processes again, and when the training was asked for
+    (seconds since 1970).
+    """
+    import psutil
+
+    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) if _by_torchrun() else 0
+    return count, psutil.Process(os.getppid()).create_time() if count else time.time()
 
 
 def _by_torchrun() -> bool:

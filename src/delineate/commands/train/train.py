@@ -119,9 +119,10 @@ def train(
     together.refuse_unfit(options)
     if options.devices * options.nodes == 1:
         return _train_alone(Path(data), Path(model), options, say, progress)
-    asked = (Path(data), Path(model), options, time.time())
+    restarts, asked_at = together.restarts()
+    asked = (Path(data), Path(model), options, asked_at)
     if together.started_outside(options):
-        return _train_as_rank(asked, 0, say, progress, own=False)
+        return _train_as_rank(asked, restarts, say, progress, own=False)
     work = launch.Work(_train_as_rank, asked, options.devices, together.node(), options.nodes)
     found: TrainingResult = launch.run(work, say=say, progress=progress)
     return found
