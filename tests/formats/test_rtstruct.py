@@ -370,6 +370,15 @@ def test_slabs_and_attached_contours(tmp_path):
         "GTV: 1 contour(s) state a ContourSlabThickness that is not the gap of the slices, and are "
         "drawn in their own slice alone (up to 2.00 mm)",
     )
+    line = write_structure_set(tmp_path / "line.dcm", {"GTV": [square(1)] * 3})
+    changed(line, lambda _, c: setattr(c[0], "ContourData", [0, 0, 8, 1, 1, 8, 2, 2, 8]))
+    changed(line, lambda _, c: setattr(c[0], "ContourSlabThickness", 3))
+    changed(line, lambda _, c: setattr(c[0], "ContourOffsetVector", [0, 0, 3]))
+    changed(line, lambda _, c: setattr(c[1], "ContourOffsetVector", None))
+    assert read_rtstruct(line, UPRIGHT).array.any((0, 1)).tolist() == [False, True] + [False] * 4
+    changed(line, lambda d, _: delattr(d.ROIContourSequence[0], "ReferencedROINumber"))
+    with pytest.raises(FormatError, match="an ROI without ReferencedROINumber"):
+        read_rtstruct(line, UPRIGHT)
     for vector, words in ([1, 0, 3], "not along the normal"), ([1, 2], "allowed are three numbers"):
         changed(path, lambda _, c, v=vector: setattr(c[0], "ContourOffsetVector", v))
         with pytest.raises(FormatError, match=words):

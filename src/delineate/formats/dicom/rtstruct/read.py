@@ -79,7 +79,7 @@ def read_rois(path: str | Path, with_images: bool = False) -> tuple[Roi, ...]:
         stated = list(dataset.get("StructureSetROISequence") or ())
         items, contours = _contours(dataset, with_images)
         names = [_name(one) for one in stated]
-        numbers = [int(one.ROINumber) for one in stated]
+        numbers = [_whole(one, "ROINumber") for one in stated]
         if not numbers:
             raise FormatError("defines no ROI; it is empty or truncated")
         if len(set(numbers)) < len(numbers):
@@ -158,6 +158,18 @@ def read_roi_names(path: str | Path) -> tuple[str, ...]:
         )
 
 
+def _whole(item: Any, name: str) -> int:
+    """The number of an ROI.
+
+    Raises:
+        FormatError: it is missing, or no number.
+    """
+    found = number_in(item, name)
+    if found is None:
+        raise FormatError(f"has an ROI without {name}, so its contours have no name")
+    return int(found)
+
+
 def _name(item: Any) -> str:
     return text(item, "ROIName")
 
@@ -186,7 +198,7 @@ def _contours(
     found: dict[int, tuple[Contour, ...]] = {}
     points = 0
     for one in dataset.get("ROIContourSequence") or ():
-        number = int(one.ReferencedROINumber)
+        number = _whole(one, "ReferencedROINumber")
         items[number] += 1
         own = []
         for item in one.get("ContourSequence") or ():
@@ -210,7 +222,7 @@ def _contour(item: Any, with_images: bool) -> Contour:
     if item.get("AttachedContours"):
         doubts.append(("attached", None))
     slab = max(number_in(item, "ContourSlabThickness") or 0.0, 0.0)
-    if "ContourOffsetVector" in item:
+    if item.get("ContourOffsetVector") not in (None, ""):
         points, more = _moved(points, item, slab)
         doubts += more
     images = named_in(item, "ContourImageSequence") if with_images else ()
@@ -240,7 +252,9 @@ def _moved(
         return points_mm, [("unmoved", length)]
     if len(points_mm) > 2:
         centred = points_mm - points_mm.mean(axis=0)
-        along = np.abs(np.linalg.svd(centred, full_matrices=False)[2][:2] @ offset).max()
+        _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+        # Of points on a line, one axis alone is known.
+        along = np.abs(axes[:2][sizes[:2] > SAME_MM] @ offset).max(initial=0)
         if along > max(SAME_MM, 0.01 * length):
             raise FormatError(
                 f"has a contour whose ContourOffsetVector {list(stated)} is not along the normal "

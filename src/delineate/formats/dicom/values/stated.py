@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from ..header.enhanced import GROUPS
 from ..header.file import Plane
 from ..header.marks import number, private_tag, text
 
@@ -37,7 +38,7 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         notes.append(NO_SLOPE)
-    elif slope is not None and intercept is None:
+    elif slope is not None and intercept is None and GROUPS[1] not in dataset:
         notes.append(NO_INTERCEPT)
     if notes:
         found["notes"] = notes
