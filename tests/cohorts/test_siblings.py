@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from tests.cohorts.imitate import box, nifti, noise, png
 
@@ -140,3 +141,42 @@ def test_data_sets_with_a_dataset_json_each_are_not_joined(tmp_path):
         (tmp_path / task / "dataset.json").write_text(json.dumps(data))
     with pytest.raises(LayoutError, match="each is a data set of its own"):
         find(tmp_path)
+
+
+def square(shape):
+    """A mask of one structure as a picture."""
+    return box(255, (*shape, 1), (2, 3, 0))[..., 0]
+
+
+def test_folders_of_numbered_slices_are_patients(tmp_path):
+    """As in SenNet: a kidney in each folder, with training and test in folders of their own."""
+    places = {"train/kidney_1_dense": 4, "train/kidney_2": 5, "test/kidney_5": 3}
+    for seed, (place, count) in enumerate(places.items()):
+        for n in range(count):
+            name = f"{n + seed:04d}.tif"
+            png(tmp_path / place / "images" / name, noise(n, (9 + seed, 8), np.uint8))
+            if "train" in place:
+                png(tmp_path / place / "labels" / name, square((9 + seed, 8)))
+    found = find(tmp_path)
+    assert Counter(case.patient for case in found) == {
+        "kidney_1_dense": 4,
+        "kidney_2": 5,
+        "kidney_5": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "change", ["sizes", "gaps", "words", "years", "sites"], ids=lambda name: f"other {name}"
+)
+def test_numbered_pictures_that_are_no_slices_are_patients_of_their_own(tmp_path, change):
+    names = {"years": ("2019", "2020"), "sites": ("site_1", "site_2")}.get(change, ("p1", "p2"))
+    for place in names:
+        for n in range(4):
+            name = {"gaps": f"{3 * n:04d}", "words": f"{n}_{'abcd'[n]}"}.get(change, f"{n:04d}")
+            shape = (9 + n * (change == "sizes"), 8)
+            png(tmp_path / "train" / place / "images" / f"{name}.png", noise(n, shape, np.uint8))
+            png(tmp_path / "train" / place / "labels" / f"{name}.png", square(shape))
+    for n in range(3):
+        picture = tmp_path / "test" / names[0] / "images" / f"{n + 5000}.png"
+        png(picture, noise(n, (9, 8), np.uint8))
+    assert len(find(tmp_path).patients) == 11

@@ -29,6 +29,7 @@ from ..structure_masks import set_masks
 from .entries import Entries, image_entries, label_entries
 from .roles import LABEL_WORD, MANUAL, SideFolder, is_image_folder, sides_of
 from .several import masks_in, several_masks
+from .volumes import volumes_of
 
 FEW = 3  # files of a folder whose content is examined
 
@@ -123,9 +124,10 @@ def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
     ]
     ids = case_ids(names, stated)
     parts = patients_of_parts(sorted({row.name for row in rows}))
+    volumes = _volumes(rows)
     cases = []
     for case, name, row, view in zip(ids, names, rows, views, strict=True):
-        patient = row.side.patient
+        patient = row.side.patient or volumes.get(row.side.folder, "")
         if view and not patient:
             own = patient_from_id(row.name) or parts.get(row.name, row.name)
             # A name that is in training and in test may be of two patients.
@@ -133,6 +135,16 @@ def _add_rows(draft: Draft, rows: Sequence[_Row]) -> None:
         side = row.side
         cases.append(Case(case, patient, row.images, row.label, side.split, group=side.group))
     draft.cases = with_free_training(cases)
+
+
+def _volumes(rows: Sequence[_Row]) -> dict[Path, str]:
+    """The folders of images that are volumes of slices; {} if their patients are known."""
+    images: dict[Path, list[Source]] = {}
+    for row in rows:
+        if row.side.patient or row.side.view or len(row.images) != 1:
+            return {}
+        images.setdefault(row.side.folder, []).append(row.images[0])
+    return volumes_of(images)
 
 
 def _only_partner(
