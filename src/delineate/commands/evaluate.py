@@ -34,7 +34,7 @@ from ..core.errors import UsageError
 from ..core.labels import LabelSet
 from ..core.manifest import Manifest
 from ..core.outputs import Originals, refuse_foreign
-from ..core.prediction import Prediction
+from ..core.prediction import RECORD, Prediction
 from ..core.progress import Progress, silent
 from ..core.scores import Scores
 from ..core.volume import Volume
@@ -373,7 +373,7 @@ def _originals(
         [] if pairing.manifest is None else [pairing.manifest]
     )
     first = source_of(pairing.pairs[0].prediction)
-    beside = [Path(first).parent / "predictions.json"] if first else []
+    beside = [Path(first).parent / RECORD] if first else []
     single = [path for path in given if not Path(path).is_dir()]
     return originals(cohorts, [*sources, *beside, *single, images])
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..core.atomic import recording, write_text
 from ..core.errors import InputError
 from ..core.inputs import read_json
+from ..core.prediction import RECORD
 from ..core.progress import Say, unsaid
 from ..core.words import duration
 from ..execution.claims import CLAIM, holder_of
@@ -99,7 +100,7 @@ def status(out: str | Path) -> Status:
             records.fetch()
             return status(records.folder)
     folder = Path(stores.local(out))
-    path = folder / "predictions.json"
+    path = folder / RECORD
     if not path.is_file() and not journals_of(folder):
         raise InputError("has no records of predictions (predictions.json)", path=folder)
     record = read_json(path) if path.is_file() else {}

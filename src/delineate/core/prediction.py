@@ -15,6 +15,10 @@ from .volume import Volume
 
 # Maps of the samples' disagreement -> the value that is shown brightest: that of a voxel that is in
 # the structure in half of the samples.
+
+RECORD = "predictions.json"  # in the folder of predictions: what was made, and of what
+
+
 MAPS = {"entropy": math.log(2), "sd": 0.5}
 
 

@@ -20,6 +20,7 @@ from ..cohorts.discovery.names import read_ignored, read_label_names
 from ..core.errors import InputError, LabelError
 from ..core.inputs import read_yaml
 from ..core.labels import LabelSet
+from ..core.prediction import RECORD
 from ..core.terms import contradictions, names_structure, values_by_identity
 from ..formats.label_files import names_in, overlap_in
 from .pairing import Pairing, prediction_record
@@ -203,7 +204,7 @@ def _names_within(place: Path) -> tuple[LabelSet, Path] | None:
 def _files_with_names(place: Path) -> Iterator[Path]:
     """Where names may be, in order of preference."""
     folder = place if place.is_dir() else place.parent
-    yield folder / "predictions.json"
+    yield folder / RECORD
     yield folder / "dataset.json"  # nnU-Net writes it into the folder of its predictions
     yield from (folder / f"labels{ending}" for ending in _SUFFIXES)
     # Next to labelsTr, masks or Ground, that is, in the cohort's folder.

@@ -20,6 +20,7 @@ from ..core.errors import InputError, LayoutError
 from ..core.inputs import read_json_if_any, refuse_special
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
+from ..core.prediction import RECORD
 from ..core.volume import Volume
 from ..formats.dicom.source import OBJECTS
 from ..formats.files import natural_key, stem
@@ -220,7 +221,7 @@ def prediction_record(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is damaged.
     """
-    path = folder / "predictions.json"
+    path = folder / RECORD
     record = read_json_if_any(path)
     if not isinstance(record, dict):
         return {}

@@ -21,7 +21,7 @@ from ..core.errors import FormatError, InputError, LayoutError, UsageError
 from ..core.inputs import read_json
 from ..core.labels import LabelSet
 from ..core.manifest import Case, Manifest, Source
-from ..core.prediction import MAPS
+from ..core.prediction import MAPS, RECORD
 from ..core.volume import Volume
 from ..evaluation.overlapping import prediction_codes
 from ..evaluation.pairing import images_in, masks_in, match_names
@@ -29,7 +29,7 @@ from ..formats import files
 from ..formats.label_files import as_codes, dicom_labels_in, labels_of, read_label_file
 from .scenes import Mask, Scene, ViewerCase, banded
 
-NAMES = "predictions.json"  # file next to predictions that names their label values
+NAMES = RECORD  # file next to predictions that names their label values
 NOTHING = LabelSet(())
 
 

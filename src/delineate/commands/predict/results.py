@@ -32,7 +32,7 @@ from ...core.machine import name_of_machine
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.outputs import refuse_replacing
 from ...core.plan import Plan
-from ...core.prediction import Prediction
+from ...core.prediction import RECORD, Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
@@ -82,7 +82,7 @@ def targets_of(
 
 def _about_all(out: Path, options: PredictOptions) -> tuple[Path, ...]:
     journal = out / Shard.parsed(options.shard).named(JOURNAL)
-    return out / "predictions.json", out / "uncertainty.csv", journal
+    return out / RECORD, out / "uncertainty.csv", journal
 
 
 def of_cases(manifest: Manifest, out: Path, options: PredictOptions, plan: Plan) -> Iterator[Path]:
@@ -300,7 +300,7 @@ def write_record(
         journal: with the cases of calls that were killed.
         order: in which cases are listed, whatever order they were finished in; others come first.
     """
-    path, asked = folder / "predictions.json", head["options"]
+    path, asked = folder / RECORD, head["options"]
     cases, begun = ({}, set()) if "cases_in" in head else _earlier(path, asked.overwrite)
     cases |= {} if journal is None else journal.entries
     for outcome in outcomes:
@@ -352,7 +352,7 @@ def refuse_foreign(manifest: Manifest, out: Path, options: PredictOptions, plan:
     """
     if options.overwrite:
         return
-    record = out / "predictions.json"
+    record = out / RECORD
     written, begun = _earlier(record)
     others = tuple(case for case in manifest if case.id not in {*written, *begun})
     strangers = Manifest(others, manifest.channels)

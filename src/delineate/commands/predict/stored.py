@@ -25,6 +25,7 @@ from ...core import atomic
 from ...core.errors import DelineateError, InputError
 from ...core.inputs import sha256_of
 from ...core.manifest import Case, Source
+from ...core.prediction import RECORD
 from ...core.volume import ReadAs
 from ...execution.ledger import NAME
 from ...execution.shards import Shard
@@ -33,7 +34,6 @@ from .elsewhere import Finished, SegmentCase
 
 PART = ".part-"
 PART_LINES, PART_S = 500, 20.0
-RECORD = "predictions.json"
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ...core.errors import InputError
 from ...core.inputs import read_json_if_any
 from ...core.outputs import RECORD as OWN_FILES
 from ...core.outputs import Originals
+from ...core.prediction import RECORD
 from ...core.progress import Say, unsaid
 from ...execution.ledger import Ledger
 from ...execution.shards import WHOLE
@@ -28,7 +29,6 @@ from ...extras import is_installed
 from ...reporting.archive_page import Machines, Outlier, Volumes, render
 from ..options import PredictOptions
 from .journal import Journal, journals_of
-from .stored import RECORD
 
 TABLE, PARQUET, REPORT = "summary.csv", "summary.parquet", "summary.html"
 MOST_OUTLIERS = 20

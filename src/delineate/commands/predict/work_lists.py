@@ -28,6 +28,7 @@ from ...core.errors import DelineateError, OutputError, UsageError
 from ...core.inputs import read_json_if_any, reading_at_most, sha256_of
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.outputs import Originals
+from ...core.prediction import RECORD
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import many
 from ...execution.claims import Claim
@@ -45,7 +46,7 @@ from .refusals import refuse_unfit
 from .results import of_cases, refuse_edited, write_record
 from .session import engine_maker
 from .starting import ListReport, head_of, opened, segmented
-from .stored import RECORD, StoredCase, StoredRecords
+from .stored import StoredCase, StoredRecords
 
 ASKED_AT_ONCE = 16  # states of objects
 ALONE = (".nii.gz", ".nii", ".nrrd", ".mha")  # files without companions
