@@ -119,7 +119,12 @@ class BySample:
             torch.cuda.set_device(self.device)
 
     def _sample(
-        self, number: int, weights: list[Tensor], cost: Cost, share: Share, seed: tuple[int, ...]
+        self,
+        number: int,
+        weights: Sequence[Tensor],
+        cost: Cost,
+        share: Share,
+        seed: tuple[int, ...],
     ) -> tuple[tuple[Tensor | None, ...], Any]:
         self._here.number = number
         try:
@@ -171,7 +176,7 @@ class BySample:
             for one, kept in zip(self.norms, before, strict=True):
                 one.share = kept
 
-    def _set(self, weights: list[Tensor], grads: Sequence[Sequence[Tensor | None]]) -> None:
+    def _set(self, weights: Sequence[Tensor], grads: Sequence[Sequence[Tensor | None]]) -> None:
         """Add up the gradients, which are those of every sample."""
         moved = [n for n, one in enumerate(grads[0]) if one is not None]
         rows = [torch.cat([one.flatten() for one in sample if one is not None]) for sample in grads]
