@@ -48,8 +48,11 @@ def _handled() -> Iterator[None]:
 
 
 def _begun(program: str, *words: str) -> subprocess.Popen[str]:
+    # Where coverage is measured, it answers signals itself.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     process = subprocess.Popen(
         [sys.executable, "-c", program, *words],
+        env=own,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

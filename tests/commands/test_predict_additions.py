@@ -285,9 +285,9 @@ def test_mirroring_is_what_is_asked_for(tmp_path, monkeypatch):
     model, image = dl.load(tmp_path / "m.model", device="cpu"), dl.read(scan(tmp_path / "a.nii.gz"))
     seen = []
     monkeypatch.setattr(
-        predictor,
+        predictor.coarse,
         "slabs",
-        lambda s, e, inference, *a, was=predictor.slabs: (
+        lambda s, e, inference, *a, was=predictor.coarse.slabs: (
             seen.append(inference.mirror) or was(s, e, inference, *a)
         ),
     )

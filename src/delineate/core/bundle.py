@@ -87,6 +87,8 @@ class Bundle:
     (True, True)
     >>> bundle.id in bundle.known_ids
     True
+    >>> bundle.finds_coarsely, bundle.segmenting == bundle.members
+    (False, True)
     """
 
     plan: Plan

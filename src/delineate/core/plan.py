@@ -529,6 +529,8 @@ class Plan(Part):
     >>> plan = Plan.load("plan.json")
     >>> plan.dims, plan.orientation, plan.is_oriented, plan.sided_axis, plan.labels.names
     (3, 'RAS', True, 0, ['left part', 'right part'])
+    >>> plan.has_finder
+    False
     >>> plan.output_labels == plan.labels, plan.codes
     (True, 3)
     >>> plan.replace(batch=4).batch, Plan.from_json(plan.to_json()) == plan

@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from delineate.core.errors import FormatError
 from delineate.formats import files
+from delineate.formats.dicom.values import read as decoding
 
 STACK = [at(0, 0, 2 * k) for k in range(5)]
 # Syntax -> pydicom's encoder.
@@ -104,11 +105,19 @@ def test_a_single_frame_in_fragments_without_a_table(tmp_path, syntax):
     np.testing.assert_array_equal(read(tmp_path, one), pixels)
 
 
-def test_fewer_coded_frames_than_stated_are_refused(tmp_path):
+@pytest.mark.parametrize("pixels_here", [decoding.RLE_HERE, 0])
+def test_fewer_coded_frames_than_stated_are_refused(tmp_path, monkeypatch, pixels_here):
+    """RLE of few pixels is decoded by this process, that of many by others."""
+    monkeypatch.setattr(decoding, "RLE_HERE", pixels_here)
     pixels = noise(np.uint16)
     for n, has_table in enumerate((True, False)):
         one = enhanced(pixels, STACK)
-        coded = encoded(one, RLELossless)[:4]
+        coded = encoded(one, RLELossless)
+        one.file_meta.TransferSyntaxUID = RLELossless
+        one.PixelData = encapsulate(coded, has_bot=has_table)
+        one["PixelData"].is_undefined_length = True
+        np.testing.assert_array_equal(read(tmp_path / f"all {n}", one), pixels)
+        coded = coded[:4]
         one.PixelData = encapsulate(coded, has_bot=has_table)
         one["PixelData"].is_undefined_length = True
         with pytest.raises(FormatError):

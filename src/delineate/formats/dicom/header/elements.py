@@ -119,6 +119,7 @@ class Header:
     def __init__(self, file: IO[bytes], nbytes: int | None, path: Path | None = None):
         self._path, self._nbytes, self._inflated = path, nbytes, b""
         self._elements: dict[int, _Element] = {}
+        self._values: dict[int, Any] = {}  # that were asked for
         self._order, self.damage = "<", ""
         self.repeated: set[int] = set()
         self.stored: Stored | None = None
@@ -155,9 +156,11 @@ class Header:
 
     def get(self, name: str | int, default: Any = None) -> Any:
         """The value by keyword, or the element by tag."""
-        if name not in self:
+        tag = _tag(name)
+        if tag not in self._elements:
             return default
-        return self[name] if isinstance(name, int) else self._value(_tag(name))
+        value = self._value(tag)
+        return _Value(value) if isinstance(name, int) else value
 
     @property
     def is_inflated(self) -> bool:
@@ -226,6 +229,11 @@ class Header:
     # ---- values ----
 
     def _value(self, tag: int) -> Any:
+        if tag not in self._values:
+            self._values[tag] = self._converted(tag)
+        return self._values[tag]
+
+    def _converted(self, tag: int) -> Any:
         stated, raw = self._elements[tag][0], self._raw(tag)
         vr = _vr_of(tag, stated)
         if vr == "US or SS":

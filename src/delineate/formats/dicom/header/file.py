@@ -313,9 +313,8 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
         if uid := text(dataset, PART[0]):
             first, second, third = (number(dataset, name) for name in PART[1:])
             one = replace(one, concatenation=(uid, first, second, third))
-        one = replace(one, problem=_problem(dataset))
-        if one.problem:
-            return [one]
+        if problem := _problem(dataset):
+            return [replace(one, problem=problem)]
         try:
             return _planes(one, dataset)
         except (FormatError, GeometryError) as error:

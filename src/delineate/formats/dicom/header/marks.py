@@ -148,6 +148,8 @@ def numbers(dataset: Any, name: str | int) -> tuple[float, ...]:
     value = _value(dataset, name)
     if value is None or isinstance(value, bytes):
         return ()
+    if isinstance(value, float | int):
+        return (float(value),) if math.isfinite(value) else ()
     several = value if not isinstance(value, str) and hasattr(value, "__iter__") else (value,)
     try:
         found = tuple(float(one) for one in several)
@@ -174,9 +176,10 @@ def _whole(dataset: Any, name: str) -> int | None:
 def private_marks(dataset: Any) -> dict[str, Any]:
     """The private attributes whose block has the creator that defines them."""
     found: dict[str, Any] = {}
-    for name, tag, creator in PRIVATE:
+    creators = _creators(dataset)
+    for name, tag, creator in PRIVATE if creators else ():
         # The creator first: other vendors use the same tags, and creators cost less to read.
-        place = private_tag(dataset, tag, creator)
+        place = _place_in(creators, tag, creator)
         values = numbers(dataset, place) if place else ()
         if not values:
             continue
@@ -193,16 +196,20 @@ def private_tag(dataset: Any, tag: int, creator: str) -> int:
     """The tag that a private attribute has here: its creator may have reserved another block than
     the usual one of ``tag`` (PS3.5 7.8.1). 0 if the creator has none.
     """
-    if creator_of(dataset, tag) == creator:
+    return _place_in(_creators(dataset), tag, creator)
+
+
+def _creators(dataset: Any) -> dict[int, str]:
+    """Who reserved each block of private elements (PS3.5 7.8.1), by the tags that state it."""
+    tags = [tag for tag in map(int, dataset.keys()) if tag & 0x10000 and 0x10 <= tag & 0xFFFF < 256]
+    return {tag: str(_value(dataset, tag) or "").strip() for tag in tags}
+
+
+def _place_in(creators: dict[int, str], tag: int, creator: str) -> int:
+    usual = (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8
+    if creators.get(usual) == creator:
         return tag
-    group = tag & 0xFFFF0000
-    for own in map(int, dataset.keys()):
-        is_creator = own & 0xFFFF0000 == group and 0x10 <= own & 0xFFFF <= 0xFF
-        if is_creator and str(_value(dataset, own) or "").strip() == creator:
-            return group | (own & 0xFF) << 8 | tag & 0xFF
+    for own, name in creators.items():
+        if own >> 16 == tag >> 16 and name == creator:
+            return (tag & 0xFFFF0000) | (own & 0xFF) << 8 | tag & 0xFF
     return 0
-
-
-def creator_of(dataset: Any, tag: int) -> str:
-    """The creator of the block of a private attribute (PS3.5 7.8.1); "" if it has none."""
-    return str(_value(dataset, (tag & 0xFFFF0000) | (tag & 0xFFFF) >> 8) or "").strip()

@@ -33,6 +33,7 @@ from .suv import as_suv
 # the extra changes no pixel. None of them has a licence that binds users.
 DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
 RLE = "1.2.840.10008.1.2.5"
+RLE_HERE = 1 << 25  # pixels; a child that decodes more has caught up with its start
 PLANES_A_WORKER = 8  # a thread, and a child that decodes, take their time to start
 IN_VOLUME = "positions are those in the volume (ImagePositionVolume), not in the patient"
 BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
@@ -173,6 +174,10 @@ def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[Mapping[str, 
         if not one.interpolated:
             places.setdefault(one.path, []).append(k)
     workers = max(1, min(cores(), len(ordered) // PLANES_A_WORKER))
+    # RLE is decoded in Python, where threads wait for each other.
+    is_rle = any(p and p.stored and p.stored.syntax == RLE for p in (o.pixels for o in ordered))
+    rle_here = sum(one.rows * one.columns for one in ordered) <= RLE_HERE
+    workers = 1 if is_rle and rle_here else workers
     parts = 1 if len(places) >= workers else workers
     jobs = [
         (path, {k: ordered[k] for k in several[start : start + size]})
@@ -184,13 +189,15 @@ def _filled(array: NDArray[Any], ordered: Sequence[Plane]) -> list[Mapping[str, 
     with warnings.catch_warnings(), ThreadPoolExecutor(workers, "dicom") as pool:
         warnings.simplefilter("ignore")
         try:
-            return list(pool.map(lambda job: _fill(array, *job), jobs))
+            return list(pool.map(lambda job: _fill(array, job[0], job[1], rle_here), jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> Mapping[str, Any]:
+def _fill(
+    array: NDArray[Any], path: Path, planes: Mapping[int, Plane], rle_here: bool = True
+) -> Mapping[str, Any]:
     """Write the values of the planes of a file to their places in ``array``; returns what its
     header states about them.
     """
@@ -200,29 +207,32 @@ def _fill(array: NDArray[Any], path: Path, planes: Mapping[int, Plane]) -> Mappi
         if stored is None or (stored.stored is None and not stored.is_inflated):
             raise FormatError("a DICOM image without pixel data")
         frames = sorted({one.frame or 0 for one in planes.values()})
-        for frame, pixels in zip(frames, _frames(path, stored, frames), strict=True):
+        for frame, pixels in zip(frames, _frames(path, stored, frames, rle_here), strict=True):
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
                     _rescale(_cut(pixels, one), one, array[k])
         return first.stated
 
 
-def _frames(path: Path, header: Pixels, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+def _frames(
+    path: Path, header: Pixels, frames: Sequence[int], rle_here: bool
+) -> Iterator[NDArray[Any]]:
     """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
-    in a child process.
+    in a child process; RLE cannot, and runs there unless ``rle_here``.
     """
     if is_plain(header):
         above, unused = _spare_bits(header.allocated, header.bits, header.high)
         for pixels in plain_frames(path, header, frames):
             yield _masked(pixels, above, unused) if above or unused else pixels
         return
-    if header.stored is None or header.stored.nbytes is not None or header.stored.syntax == RLE:
+    stored = header.stored
+    if stored is None or stored.nbytes is not None or (stored.syntax == RLE and rle_here):
         dataset = _dataset(path)
         for frame in frames:
             yield _decoded(dataset, frame)
         return
     nbytes = header.rows * header.columns * 4
-    refuse_large(nbytes, header.stored.held)
+    refuse_large(nbytes, stored.held)
     # A call returns frames of about as many bytes.
     step = max(1, BYTES_A_CALL // nbytes)
     for start in range(0, len(frames), step):
