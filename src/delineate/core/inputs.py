@@ -175,7 +175,9 @@ def parse_json(text: str | bytes, checked: bool = True) -> Any:
     {'liver': 1}
     """
     try:
-        found = json.loads(text, object_pairs_hook=_object)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        found = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if isinstance(found, dict) and not _fits(found) and checked:
@@ -510,6 +512,10 @@ def _object(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(found) < len(pairs):
         raise ValueError(f"the key {_repeated([key for key, _ in pairs])!r} stands twice")
     return found
+
+
+# ``json.loads`` makes a new one each time, which takes longer than a line of a journal.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _repeated(keys: Sequence[Hashable]) -> Hashable:

@@ -17,6 +17,7 @@ import json
 import re
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -124,14 +125,17 @@ def _numbers_of(line: bytes | None) -> dict[str, Any]:
         state = _STATE.search(line, len(line) - 100)
         if state is not None:
             at, nbytes, case = head.groups()
-            names = {"at": float(at), "bytes": int(nbytes), "case": parse_json(case)}
+            name = parse_json(case) if b"\\" in case else case[1:-1].decode()
+            names = {"at": float(at), "bytes": int(nbytes), "case": name}
             return {**names, "entry": {}, "state": state[1].decode()}
     return object_in_line(line)
 
 
 def _place(keys: np.ndarray[Any, Any], key: int) -> int | None:
-    at = int(np.searchsorted(keys, np.uint64(key)))
-    return at if at < len(keys) and keys[at] == key else None
+    # One number is found faster among plain integers than by NumPy.
+    numbers = memoryview(keys)
+    at = bisect_left(numbers, key)
+    return at if at < len(numbers) and numbers[at] == key else None
 
 
 class Ledger:
