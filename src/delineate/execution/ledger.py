@@ -133,7 +133,7 @@ def _numbers_of(line: bytes | None) -> dict[str, Any]:
 
 def _place(keys: np.ndarray[Any, Any], key: int) -> int | None:
     # One number is found faster among plain integers than by NumPy.
-    numbers = memoryview(keys)
+    numbers = keys.data
     at = bisect_left(numbers, key)
     return at if at < len(numbers) and numbers[at] == key else None
 

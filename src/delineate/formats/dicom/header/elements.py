@@ -47,6 +47,7 @@ ELSEWHERE = {
 }
 ITEM, ITEM_END, SEQUENCE_END, END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, -1
 ENDS = frozenset((*PIXELS, ITEM, ITEM_END, SEQUENCE_END, END))
+OTHER_GROUPS = (0xFFFE, 0x7FE0)  # items, and pixels: what ends the elements
 # All value representations of PS3.5 6.2; those of the second list have a length of 32 bits.
 SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
@@ -394,7 +395,7 @@ class _Walk:
         """
         most = math.inf if self.nbytes is None else self.nbytes
         while True:
-            begin = at
+            begin = at = self._run_of_short(at, meta) if is_explicit else at
             tag, vr, nbytes, at = self._element(at, is_explicit)
             if tag in ENDS or (meta and tag >> 16 != 2):
                 break
@@ -420,6 +421,26 @@ class _Walk:
         elif tag >> 16 == 0xFFFE:
             raise _DamageError(f"an item outside of any sequence at byte {begin}")
         return begin
+
+    def _run_of_short(self, at: int, meta: bool) -> int:
+        """Record what most elements are, and in as little time as can be: those with an explicit VR
+        and a length of 16 bits that lie in what was read; returns where the first other one begins.
+        """
+        chunk, head, elements = self._chunk, self._head, self._elements
+        offset = at - self._begin
+        while 0 <= offset <= len(chunk) - 12:
+            group, number, vr, nbytes, _ = head(chunk, offset)
+            tag, value, end = group << 16 | number, offset + 8, offset + 8 + nbytes
+            if vr not in SHORT or group in OTHER_GROUPS or end > len(chunk) or nbytes > MOST_KEPT:
+                break
+            if meta and group != 2:
+                break
+            kept = chunk[value:end]
+            if tag in elements and elements[tag][3] != kept:
+                self.repeated.add(tag)
+            elements[tag] = vr, self._begin + value, nbytes, kept, True
+            offset = end
+        return self._begin + offset
 
     def follow_fragments(self, at: int) -> None:
         """Follow the fragments of encapsulated pixels (PS3.5, A.4) to their end."""
