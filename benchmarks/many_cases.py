@@ -147,7 +147,7 @@ def main() -> None:
         assert len(names) == len(set(names)) == given.cases, "a case is missing or twice there"
         assert figures["kept"]["kept"] == given.cases
         print(json.dumps(figures, indent=1))
-        keep(__file__, figures)
+        keep("many_cases", figures)
 
 
 if __name__ == "__main__":
