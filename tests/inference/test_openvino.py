@@ -231,3 +231,11 @@ def test_signals_can_be_handled_after_graphs_have_ended():
     ]
     mapped = [(int(start, 16), int(end, 16)) for start, end in ranges]
     assert now.flags & 2 or any(start <= now.start < end for start, end in mapped)
+
+
+def test_openvino_reports_its_use_to_nobody():
+    """Its reporter also starts a copy of the process in a thread, which may hang."""
+    from openvino.tools import ovc
+
+    assert sys.modules["openvino_telemetry"] is None
+    assert type(ovc.telemetry).__module__ == "openvino.tools.ovc.telemetry_stub"
