@@ -43,11 +43,12 @@ docs: install
 
 # Comparisons with other packages on this machine, which must be idle: less than 40 minutes on two
 # cores, or all of them; then docs/performance/MACHINE.md. The peers have an environment in build/.
+# `make benchmarks-all OPTIONS="--resume --before COMMIT"` goes on after Ctrl-C.
 benchmarks: install
-	$(BIN)/python benchmarks/all_rows.py --quick
+	$(BIN)/python benchmarks/all_rows.py --quick $(OPTIONS)
 
 benchmarks-all: install
-	$(BIN)/python benchmarks/all_rows.py
+	$(BIN)/python benchmarks/all_rows.py $(OPTIONS)
 
 # Builds wheel and sdist, installs the wheel into a bare environment, and runs a short demo there.
 wheel: install

@@ -1,7 +1,8 @@
 """Augmented patches of 128 x 128 x 128 per second on two cores, with the same set of effects,
 compared with nnU-Net, MONAI and TorchIO.
 
-    python benchmarks/augmentation.py [--peer FOLDER_OF_A_VENV] [--patches 40]
+    python benchmarks/augmentation.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
+        [--patches 40]
 
 The effects and their probabilities are the default of our plans, plus rotation and scaling:
 rotation up to 15 degrees about every axis and scaling 0.75 to 1.3 (0.3 each), mirroring along one
@@ -9,7 +10,8 @@ axis, noise 0.15, blur 0.15, brightness 0.2, contrast 0.2, gamma 0.25, low resol
 "every effect", all probabilities are 1. Each library reads patches from a volume of 200 x 200 x 200
 in memory, two patches at a time: ours in two threads, the others in two processes with one thread
 each. The mean and standard deviation of the voxels and the share of foreground are also printed, to
-check that no library is faster because it does less.
+check that no library is faster because it does less. All are measured in turns, several times;
+with ``--before`` an earlier checkout of this project too.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from measure import child, keep
+from measure import absent, checkout, child, commit, keep, medians, python_with
 
 OURS = """
 import json, sys, time
@@ -281,7 +283,12 @@ def crop(volume, label, centre):
     )
     return out["image"].data, out["label"].data
 """
-PEERS = {"nnU-Net": NNUNET, "MONAI": MONAI, "TorchIO": TORCHIO}
+# name -> (program, the module that it needs)
+PEERS = {
+    "nnU-Net": (NNUNET, "batchgeneratorsv2"),
+    "MONAI": (MONAI, "monai"),
+    "TorchIO": (TORCHIO, "torchio"),
+}
 
 
 def main() -> None:
@@ -291,6 +298,8 @@ def main() -> None:
     parser.add_argument(
         "--peer", type=Path, help="virtual environment with nnunetv2, monai and torchio"
     )
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
         "--patches", type=int, default=40, help="patches per peer; ours draws four times as many"
     )
@@ -303,26 +312,28 @@ def main() -> None:
         np.save(volume, (coarse + rng.normal(0, 0.1, coarse.shape)).astype(np.float32))
         np.save(label, (coarse > 1).astype(np.uint8))
         for how in ("default", "every effect"):
-            row = {"delineate": child(OURS, str(volume), str(label), str(4 * a.patches), how)}
-            for name, code in PEERS.items() if a.peer else ():
-                row[name] = child(
-                    PEER.replace("if __name__", code + "\nif __name__", 1),
-                    str(volume),
-                    str(label),
-                    str(a.patches),
-                    how,
-                    python=a.peer / "bin" / "python",
-                )
-            found[how] = {
-                name: {k: round(v, 3) for k, v in one.items() if k != "peak_mb" and k != "seconds"}
-                for name, one in row.items()
+            sides: dict[str, tuple[str, int, Path | None, dict[str, str]]] = {
+                "delineate": (OURS, 4 * a.patches, None, {})
             }
-            for name, one in found[how].items():
-                if name != "delineate":
-                    one["ours_times_as_fast"] = round(
-                        found[how]["delineate"]["patches_a_second"] / one["patches_a_second"], 1
-                    )
-    keep("augmentation", {"patch": "128x128x128 float32 from 200x200x200", **found})
+            if a.before:
+                sides["before"] = OURS, 4 * a.patches, None, checkout(a.before)
+            for name, (code, module) in PEERS.items():
+                if python := python_with(module, a.peer):
+                    program = PEER.replace("if __name__", code + "\nif __name__", 1)
+                    sides[name] = program, a.patches, python, {}
+            runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+            for _ in range(a.runs):
+                for name, (code, count, python, environment) in sides.items():
+                    words = (str(volume), str(label), str(count), how)
+                    runs[name].append(child(code, *words, python=python, environment=environment))
+            found[how] = {
+                name: {k: v for k, v in medians(each).items() if k not in ("peak_mb", "seconds")}
+                | {"each": [round(one["patches_a_second"], 3) for one in each]}
+                for name, each in runs.items()
+            }
+    found |= {"before": commit(a.before)} if a.before else {}
+    found["absent"] = absent({name: module for name, (_, module) in PEERS.items()}, a.peer)
+    keep("augmentation", {"patch": "128x128x128 float32 from 200x200x200", "runs": a.runs, **found})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Reading a DICOM series of 512 x 512 x 300 CT slices: ours compared with SimpleITK's GDCM reader
 and a loop of pydicom; compressed syntaxes on one core and on all; finding 10,000 files.
 
-    python benchmarks/dicom_speed.py [--runs 5] [--slices 300] [--files 10000]
+    python benchmarks/dicom_speed.py [--before CHECKOUT] [--runs 5] [--slices 300] [--files 10000]
 
 Every reader has a process of its own, reads once before it is timed, and finds the files itself.
 The peak is that of all its processes, counted from after the imports.
+With ``--before`` an earlier checkout of this project reads the plain series too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from measure import child, keep
+from measure import checkout, child, commit, keep
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SYNTAXES = {
@@ -81,7 +82,9 @@ for _ in range(runs):
     begun = time.perf_counter()
     read()
     times.append(time.perf_counter() - begun)
-print(json.dumps({"median_s": round(statistics.median(times), 3), "peak_mb": round(peak), **facts}))
+each = [round(one, 4) for one in times]
+median = round(statistics.median(times), 3)
+print(json.dumps({"median_s": median, "each_s": each, "peak_mb": round(peak), **facts}))
 """
 
 
@@ -137,6 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--files", type=int, default=10_000)
@@ -148,6 +152,10 @@ def main() -> None:
         found["plain"] = {
             name: measured(reader, plain, asked.runs) for name, reader in READERS.items()
         }
+        if asked.before:
+            found["before"], words = commit(asked.before), (str(plain), str(asked.runs), "0")
+            code = IMPORTS + READERS["delineate"] + MEASURE
+            found["plain"]["before"] = child(code, *words, environment=checkout(asked.before))
         assert len({one["sum"] for one in found["plain"].values()}) == 1, "readers differ"
         for name, syntax in SYNTAXES.items():
             folder = Path(temporary) / name

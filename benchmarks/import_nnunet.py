@@ -43,15 +43,15 @@ def dice(ours: Path, theirs: Path) -> dict[str, float]:
     }
 
 
-def arguments(description: str | None) -> argparse.Namespace:
+def options(description: str | None, runs: int) -> argparse.ArgumentParser:
     """The options of a comparison with nnU-Net: --peer, --data, --runs."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--runs", type=int, default=3)
-    return parser.parse_args()
+    parser.add_argument("--runs", type=int, default=runs)
+    return parser
 
 
 def side_by_side(
@@ -74,7 +74,7 @@ def side_by_side(
 
 
 def main() -> None:
-    a = arguments(__doc__)
+    a = options(__doc__, 3).parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work, kept = Path(temporary), a.data / "nnunet_hippocampus"

@@ -22,20 +22,17 @@ from torch import Tensor
 
 from delineate.core.plan import Loss
 from delineate.training import losses
-from measure import child, keep, seconds
+from measure import absent, child, in_turns, keep
 
 CASES = ((3, 2, (40, 56, 40)), (29, 2, (48, 48, 48)), (104, 1, (64, 64, 64)), (2, 6, (256, 256)))
 
 PEERS = """
-import json, sys, time, statistics, torch
+import importlib.util, json, sys, time, torch
 
 runs, (classes, batch, *size) = int(sys.argv[1]), (int(n) for n in sys.argv[2].split(","))
 generator = torch.Generator().manual_seed(0)
 z = torch.randn(batch, classes, *size, generator=generator).requires_grad_()
 y = torch.randint(0, classes, (batch, 1, *size), generator=generator)
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from monai.losses import DiceCELoss
 
 
 def seconds(loss):
@@ -49,24 +46,28 @@ def seconds(loss):
         began = time.perf_counter()
         one()
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return {"seconds": statistics.median(taken), "each_s": [round(one, 5) for one in taken]}
 
 
-nnunet = DC_and_CE_loss(
-    {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
-    {},
-    dice_class=MemoryEfficientSoftDiceLoss,
-)
-print(
-    json.dumps(
-        {
-            "nnunet_s": seconds(nnunet),
-            "monai_s": seconds(
-                DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-            ),
-        }
+found = {}
+if importlib.util.find_spec("nnunetv2"):
+    from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    found["nnU-Net"] = seconds(
+        DC_and_CE_loss(
+            {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False},
+            {},
+            dice_class=MemoryEfficientSoftDiceLoss,
+        )
     )
-)
+if importlib.util.find_spec("monai"):
+    from monai.losses import DiceCELoss
+
+    found["MONAI"] = seconds(
+        DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    )
+print(json.dumps(found))
 """
 
 
@@ -97,8 +98,9 @@ def measured(classes: int, batch: int, size: tuple[int, ...], runs: int) -> dict
 
     found, expected = gradient(ours), gradient(textbook)
     return {
-        "ours_s": seconds(lambda: gradient(ours), runs),
-        "textbook_s": seconds(lambda: gradient(textbook), runs),
+        **in_turns(
+            {"delineate": lambda: gradient(ours), "textbook": lambda: gradient(textbook)}, runs
+        ),
         "largest_difference": float((found - expected).abs().max() / expected.abs().max()),
     }
 
@@ -123,15 +125,11 @@ def main() -> None:
                 ",".join(map(str, (classes, batch, *size))),
                 python=a.peer / "bin" / "python",
             )
-            row |= {name: printed[name] for name in ("nnunet_s", "monai_s")}
-        rows.append(
-            {
-                k: round(v, 9 if k == "largest_difference" else 4) if isinstance(v, float) else v
-                for k, v in row.items()
-            }
-        )
+            row |= {name: printed[name] for name in ("nnU-Net", "MONAI") if name in printed}
+        rows.append(row)
         print(rows[-1], file=sys.stderr, flush=True)
-    keep("loss_speed", {"losses": rows})
+    missing = absent({"nnU-Net": "nnunetv2", "MONAI": "monai"}, a.peer)
+    keep("loss_speed", {"runs": a.runs, "absent": missing, "losses": rows})
 
 
 if __name__ == "__main__":

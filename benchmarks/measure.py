@@ -6,6 +6,8 @@ counter just before the call.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import platform
@@ -14,8 +16,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,7 @@ def measured(work, runs=5, warm=True):
         del result
     return {
         "work_s": statistics.median(taken),
-        "fastest_s": min(taken),
-        "slowest_s": max(taken),
+        "each_s": [round(one, 5) for one in taken],
         "beyond_input_mb": held("VmHWM") - before,
     }
 
@@ -117,6 +119,83 @@ def child(
     return {"seconds": taken, "peak_mb": peak, **printed}
 
 
+def whole_process(
+    command: Sequence[str], environment: dict[str, str] | None = None
+) -> tuple[float, float]:
+    """Seconds of a command from outside, and the peak in MB of the memory of it and all processes
+    that it starts, sampled every 0.1 s; shared memory is divided among those that share it.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    import psutil
+
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | (environment or {}),
+    )
+    peak, over = [0.0], threading.Event()
+
+    def watch() -> None:
+        # A process may end while it is read.
+        me = psutil.Process(process.pid)
+        while not over.wait(0.1):
+            total = 0
+            with contextlib.suppress(psutil.Error):
+                for one in (me, *me.children(recursive=True)):
+                    with contextlib.suppress(psutil.Error):
+                        total += one.memory_full_info().pss
+            peak[0] = max(peak[0], total / 1e6)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, errors = process.communicate()
+    taken = time.perf_counter() - began
+    over.set()
+    watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{errors.decode()[-2000:]}")
+    return taken, peak[0]
+
+
+def summed(runs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of the seconds and MB of several runs of ``whole_process``, and the seconds of each
+    run.
+    """
+    return {
+        "seconds": round(statistics.median(s for s, _ in runs), 3),
+        "each_s": [round(s, 3) for s, _ in runs],
+        "mb": round(statistics.median(m for _, m in runs), 1),
+    }
+
+
+def checkout(folder: Path | None) -> dict[str, str]:
+    """The environment variables with which a process of this environment runs the package of
+    another checkout; none for this one.
+    """
+    return {} if folder is None else {"PYTHONPATH": str(folder.resolve() / "src")}
+
+
+@functools.cache
+def python_with(module: str, peer: Path | None) -> Path | None:
+    """The Python of the peers' environment, or else of this one, that has a module; None if neither
+    has it.
+    """
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    for python in (*([peer / "bin" / "python"] if peer else ()), Path(sys.executable)):
+        if python.is_file() and not subprocess.run([python, "-c", code]).returncode:
+            return python
+    return None
+
+
+def absent(modules: Mapping[str, str], peer: Path | None) -> list[str]:
+    """The names of the packages (name -> module) that are nowhere installed; a page states them."""
+    return [name for name, module in modules.items() if python_with(module, peer) is None]
+
+
 def timed(
     line: Sequence[str | Path],
     environment: dict[str, str] | None = None,
@@ -141,15 +220,24 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
+def in_turns(functions: Mapping[str, Callable[[], Any]], runs: int = 5) -> dict[str, Any]:
+    """Each function after one warm-up, in turns: median seconds, and the seconds of each run."""
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for run in range(runs + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if run:
+                taken[name].append(round(time.perf_counter() - began, 5))
+    return {
+        name: {"seconds": statistics.median(each), "each_s": each} for name, each in taken.items()
+    }
+
+
 def seconds(function: Callable[[], Any], runs: int = 5) -> float:
     """Median seconds of ``function`` after one warm-up."""
-    function()
-    taken = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    found: float = in_turns({"": function}, runs)[""]["seconds"]
+    return found
 
 
 def processor() -> str:
@@ -189,6 +277,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit of a checkout, with a plus if files of the package differ from it; "" if it is
+    none.
+    """
+    git = ["git", "-C", str(folder)]
+    try:
+        found = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--", ":/src"])
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found + "+" * bool(changed)
+
+
 def slug(of: dict[str, Any]) -> str:
     """The name of a machine's page and folder of records."""
     words = re.sub(r"[^a-z0-9]+", "-", of["processor"].lower()).strip("-")
@@ -202,10 +304,11 @@ def keep(name: str, result: dict[str, Any], folder: Path | None = None) -> None:
     record = {
         "benchmark": name,
         "command": f"python {' '.join(sys.argv)}",
+        "commit": commit(),
         "machine": machine(),
         **result,
     }
-    chosen = Path(os.environ.get("BENCHMARK_RESULTS", Path(__file__).parent / "results"))
+    chosen = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
     target = (folder or chosen) / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")

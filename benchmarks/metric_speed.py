@@ -6,11 +6,11 @@ structures, confusion matrix, lesions, boundary IoU and clDice.
 The pairs are: 1, 3 and 41 structures (a body of about 17 litres, divided into boxes) against the
 same body displaced by a voxel or two; a liver-like body; the same with 3,000 small lesions, of
 which the prediction has half, and as many false lesions; and a tree of vessels, whose prediction
-lacks every fifth branch. The peers' environment needs monai, scikit-image and SimpleITK. Each
-figure is measured in a process of its own after one warm-up on the same masks: the median of
-several runs, and the growth of a peak counter that is reset just before them. The peers compute the
-same quantity: Dice of every structure; the distance transform and the thinning on which the
-original implementations of boundary IoU (in 3-D) and clDice are based.
+lacks every fifth branch. A peer runs in the peers' environment if that has it, and else in this
+one. Each figure is measured in a process of its own after one warm-up on the same masks: the median
+of several runs, and the growth of a peak counter that is reset just before them.
+The peers compute the same quantity: Dice of every structure; the distance transform and the
+thinning on which the original implementations of boundary IoU (in 3-D) and clDice are based.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from measure import child, keep
+from measure import absent, child, keep, python_with
 from surface_distances import liver
 
 Array = np.ndarray[Any, Any]
@@ -63,12 +63,12 @@ def cl(p, t):
     precision, sensitivity = (sp & (t > 0)).sum() / sp.sum(), (st & (p > 0)).sum() / st.sum()
     return 2 * precision * sensitivity / (precision + sensitivity)
 """
-# name -> (imports and a first call, the measured code, whether it runs in the peers' environment)
-WAYS: dict[str, tuple[str, str, bool]] = {
+# name -> (imports and a first call, the measured code, the module of a peer)
+WAYS: dict[str, tuple[str, str, str]] = {
     "overlap, delineate": (
         "from delineate.metrics import overlap",
         "figure = overlap.dice(overlap.count(a, b, values)).mean()",
-        False,
+        "",
     ),
     "overlap, MONAI": (
         """
@@ -79,7 +79,7 @@ from monai.metrics import compute_dice
 p, t = (torch.from_numpy(m)[None, None] for m in (a, b))
 figure = compute_dice(p, t, include_background=False, num_classes=len(values) + 1).mean()
 """,
-        True,
+        "monai",
     ),
     "overlap, numpy.bincount": (
         "n = len(values) + 1",
@@ -88,7 +88,7 @@ pairs = b.astype(np.uint16) * np.uint16(n) + a
 h = np.bincount(pairs.ravel(), minlength=n * n).reshape(n, n)
 figure = np.mean([2 * h[c, c] / (h[c].sum() + h[:, c].sum()) for c in values])
 """,
-        True,
+        "numpy",
     ),
     "overlap, SimpleITK": (
         "import SimpleITK as sitk",
@@ -97,7 +97,7 @@ f = sitk.LabelOverlapMeasuresImageFilter()
 f.Execute(sitk.GetImageFromArray(a), sitk.GetImageFromArray(b))
 figure = np.mean([f.GetDiceCoefficient(v) for v in values])
 """,
-        True,
+        "SimpleITK",
     ),
     "confusion, delineate": (
         """
@@ -106,7 +106,7 @@ from delineate.metrics import confusion, overlap
 confusion.confusion(small, small, values)
 """,
         "figure = overlap.dice(confusion.confusion(a, b, values).counts()).mean()",
-        False,
+        "",
     ),
     "confusion, values not told, delineate": (
         """
@@ -115,7 +115,7 @@ from delineate.metrics import confusion, overlap
 confusion.confusion(small, small)
 """,
         "figure = overlap.dice(confusion.confusion(a, b).counts()).mean()",
-        False,
+        "",
     ),
     "lesions by overlap, delineate": (
         """
@@ -124,7 +124,7 @@ from delineate.metrics.lesions import lesions
 lesions(small, small, spacing)
 """,
         "figure = lesions(a, b, spacing).f1",
-        False,
+        "",
     ),
     "lesions by IoU, delineate": (
         """
@@ -133,13 +133,13 @@ from delineate.metrics.lesions import lesions
 lesions(small, small, spacing, "optimal")
 """,
         """figure = lesions(a, b, spacing, "optimal", 0.25).f1""",
-        False,
+        "",
     ),
-    "boundary IoU, 2 mm, delineate": (BOUNDARY, "figure = boundary_iou(a, b, spacing, 2.0)", False),
+    "boundary IoU, 2 mm, delineate": (BOUNDARY, "figure = boundary_iou(a, b, spacing, 2.0)", ""),
     "boundary IoU, 12 mm, delineate": (
         BOUNDARY,
         "figure = boundary_iou(a, b, spacing, 12.0)",
-        False,
+        "",
     ),
     "boundary IoU, 2 mm, SciPy's distance transform in the same box": (
         "from scipy.ndimage import distance_transform_edt, find_objects",
@@ -151,7 +151,7 @@ for m in (a[box] > 0, b[box] > 0):
     near.append(m & (inside_mm <= 2 + 1e-6))
 figure = (near[0] & near[1]).sum() / (near[0] | near[1]).sum()
 """,
-        True,
+        "scipy",
     ),
     "clDice, delineate": (
         """
@@ -160,7 +160,7 @@ from delineate.metrics.centreline import cl_dice
 cl_dice(small, small)
 """,
         "figure = cl_dice(a, b).dice",
-        False,
+        "",
     ),
     "clDice, scikit-image in the box": (
         LINES + "from scipy.ndimage import find_objects",
@@ -168,7 +168,7 @@ cl_dice(small, small)
 box = find_objects(a | b)[0]
 figure = cl(a[box], b[box])
 """,
-        True,
+        "skimage",
     ),
 }
 OF_LABELS = [w for w in WAYS if w.startswith(("overlap", "confusion"))]
@@ -250,9 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--peer", type=Path, help="virtual environment with monai, scikit-image and SimpleITK"
-    )
+    parser.add_argument("--peer", type=Path, help="virtual environment with monai and scikit-image")
     parser.add_argument("--runs", type=int, default=5, help="of ours and of the peers")
     parser.add_argument(
         "--without",
@@ -281,17 +279,22 @@ def main() -> None:
             found[name] = {
                 way: measured(way, paths, a)
                 for way in ways
-                if way not in a.without and (a.peer or not WAYS[way][2])
+                if way not in a.without and (not WAYS[way][2] or python_with(WAYS[way][2], a.peer))
             }
             print(name, {way: row["work_s"] for way, row in found[name].items()}, flush=True)
-    keep("metric_speed", {"shape": "512x512x300", **found})
+    peers = {way: module for way, (_, _, module) in WAYS.items() if module}
+    keep(
+        "metric_speed",
+        {"shape": "512x512x300", "runs": a.runs, "absent": absent(peers, a.peer), **found},
+    )
 
 
 def measured(way: str, paths: list[str], a: argparse.Namespace) -> dict[str, float]:
     """Median figures of one way on the saved pair."""
-    first, work, is_peer = WAYS[way]
+    first, work, module = WAYS[way]
     code = START + first + MIDDLE + textwrap.indent(work, "    ") + END
-    found = child(code, *paths, str(a.runs), python=a.peer / "bin" / "python" if is_peer else None)
+    python = python_with(module, a.peer) if module else None
+    found = child(code, *paths, str(a.runs), python=python)
     return {k: v for k, v in found.items() if k not in ("seconds", "peak_mb")}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from delineate.core.store import Store
-from measure import child, keep
+from measure import absent, child, keep, python_with
 
 SHAPE = (340, 340, 300)
 THEIRS = """
@@ -95,17 +95,18 @@ def main() -> None:
                 / 1e6,
                 1,
             )
-            if a.peer:
+            if python := python_with("nnunetv2", a.peer):
                 row["peer_ms"] = child(
                     THEIRS,
                     str(folder),
                     json.dumps(patch),
                     json.dumps(boxes),
-                    python=a.peer / "bin" / "python",
+                    python=python,
                 )["ms"]
                 row["ratio"] = row["peer_ms"] / row["ours_ms"]
             reads.append({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
-    keep("patch_reads", {"case": "x".join(map(str, SHAPE)), "reads": reads})
+    missing = absent({"nnU-Net": "nnunetv2"}, a.peer)
+    keep("patch_reads", {"case": "x".join(map(str, SHAPE)), "absent": missing, "reads": reads})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,31 @@
 """Writes one page per machine, ``performance/MACHINE.md``, from the records in
 ``results/MACHINE/``: for each line our figure, the peer's and their ratio; for each section the
-command.
+command and the commit.
 
     python benchmarks/performance_page.py
 
-A page has figures of one machine only; docs/reference/performance.md links to all pages.
+Figures are medians; behind them are the quartiles of all runs, and behind a ratio those of the
+ratios of runs of the same turn. Packages that were not installed are named, and so are comparisons
+without a record. A page has figures of one machine only; docs/reference/performance.md links to all
+pages.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGES = Path(__file__).parents[1] / "docs" / "performance"
+# The comparisons of `make benchmarks-all`; those without a record are named on a page.
+ROWS = (
+    *("start_up", "forward", "step_time", "metric_speed", "restore_memory", "preparing"),
+    *("dicom_speed", "volume_files", "loss_speed", "augmentation", "busy_training"),
+    *("whole_ct", "predict_memory", "prepare_cohort", "patch_reads", "surface_distances"),
+)
 Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
 HEAD = """# Performance on {processor}, {cores} cores
@@ -24,6 +34,9 @@ Written by `python benchmarks/performance_page.py` from `benchmarks/results/{fol
 it by hand. How it is measured: [performance](../reference/performance.md).
 
 Python {python}{versions}.
+
+Medians, with the quartiles of all runs in brackets; a ratio above 1 means that delineate is faster.
+Memory is in addition to the input, or that of all processes where a whole process is measured.
 """
 TITLES = {
     "forward": "Forward pass",
@@ -32,27 +45,32 @@ TITLES = {
     "restore_memory": "Memory of resampling back",
     "preparing": "Preprocessing of a scan",
     "prepare_cohort": "Preprocessing of a cohort",
+    "whole_ct": "A whole CT",
+    "dicom_speed": "Reading DICOM",
+    "busy_training": "Training next to other processes",
     "eight_bits_hippocampus": "INT8 inference, nnU-Net's hippocampus model",
     "eight_bits_own": "INT8 inference, our hippocampus model",
 }
 
 
 def forward(r: dict[str, Any]) -> Iterator[Line]:
-    """One line per backend, with the share of voxels of the same class as torch in float32."""
-    ways = r["ways"]
-    peer = ways["torch float32, as nnU-Net"]
-    for name, way in ways.items():
-        if way is not peer:
-            what = (
-                f"one {'x'.join(map(str, r['patch']))} window, nnU-Net's plain 3-D U-Net: "
-                f"{name}; same class in {100 * way['voxels of the same class']:.3f} % of voxels"
+    """Ours in its default precision against torch and OpenVINO, then our other precisions."""
+    for size, ways in r["windows"].items():
+        for name in ways:
+            if name == "delineate":
+                continue
+            mine = "delineate, int8" if name.startswith("delineate, int8") else "delineate"
+            other = "torch float32, as nnU-Net" if name.startswith("delineate") else name
+            ours, peer = ways[name if name.startswith("delineate") else mine], ways[other]
+            agree = (
+                f"; same class in {100 * ours['voxels of the same class']:.3f} % of voxels"
+                if "voxels of the same class" in ours
+                else ""
             )
-            yield (
-                what,
-                f"{way['seconds']:.2f} s",
-                f"torch float32, as nnU-Net: {peer['seconds']:.2f} s",
-                _ratio(way["times as fast"]),
-            )
+            kind = "int8" if mine.endswith("int8") else ours.get("precision", "")
+            what = f"one {size} window, nnU-Net's plain U-Net, {kind}{agree}"
+            title = f"{other}, {peer['precision']}" if other == "torch tuned" else other
+            yield _line(what, ours, _before(r) if other == "before" else title, peer)
 
 
 def eight_bits(r: dict[str, Any]) -> Iterator[Line]:
@@ -93,37 +111,71 @@ def wait_policy(r: dict[str, Any]) -> Iterator[Line]:
 def start_up(r: dict[str, Any]) -> Iterator[Line]:
     """Ours with and without a kept graph, against nnU-Net as installed and tuned."""
     ours = {"graph kept": "graph kept", "first use": "first use of the model"}
-    peers = {"as installed": "nnUNetv2_predict as installed", "tuned": "with -npp 1 -nps 1"}
+    peers = {
+        "as installed": "nnUNetv2_predict as installed",
+        "tuned": "nnUNetv2_predict with -npp 1 -nps 1",
+        "before": _before(r),
+    }
     for what, ways in r.items():
         if isinstance(ways, dict) and "graph kept" in ways:
             for mine, title in ours.items():
                 for way, name in peers.items():
-                    peer = ways.get(way)
+                    if way in ways and (way != "before" or mine == "graph kept"):
+                        yield _line(
+                            f"predict, whole process, hippocampus: {what}; {title}",
+                            ways[mine],
+                            name,
+                            ways[way],
+                        )
+                if not set(peers) & set(ways):
                     yield (
                         f"predict, whole process, hippocampus: {what}; {title}",
-                        _spread(ways[mine]),
-                        f"{name}: {_spread(peer)}" if peer else "not installed",
-                        _ratio(peer and peer["seconds"] / ways[mine]["seconds"]),
+                        _cell(ways[mine]),
+                        "–",
+                        "–",
                     )
 
 
-def _spread(way: dict[str, Any]) -> str:
-    low, high = way["quartiles"]
-    return f"{way['seconds']:.1f} s ({low:.1f} to {high:.1f}), {way['mb'] / 1e3:.2f} GB"
+def whole_ct(r: dict[str, Any]) -> Iterator[Line]:
+    """The imported model against nnU-Net, OpenVINO alone and before; our own by overlap."""
+    rows, alone = r["rows"], r["OpenVINO alone, one window"]
+    count = r["windows"]["overlap 0.5"]
+    limit = {"seconds": 1.25 * count * alone["work_s"] + 4}
+    names = {"nnU-Net tuned": "nnUNetv2_predict with -npp 1 -nps 1", "imported, before": _before(r)}
+    for mine in ("imported, graph kept", "imported, first use"):
+        if mine not in rows:
+            continue
+        what = f"CT of {r['scan']}, {count} windows, {mine.replace('imported', 'imported nnU-Net')}"
+        for way, name in names.items():
+            if way in rows:
+                yield _line(what, rows[mine], name, rows[way])
+        title = f"1.25 x {count} windows x {alone['work_s']:.2f} s of OpenVINO alone + 4 s"
+        yield _line(what, rows[mine], title, limit)
+    for mine, ours in rows.items():
+        if mine.startswith("own, overlap"):
+            windows = r["windows"][mine.removeprefix("own, ")]
+            what = f"CT of {r['scan']}, {mine.replace('own', 'own model')}, {windows} windows"
+            if "own, before" in rows:
+                yield _line(what, ours, f"{_before(r)}, overlap 0.5", rows["own, before"])
+            else:
+                yield what, _cell(ours), "–", "–"
 
 
 def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
     for labels, row in r["labels"].items():
-        peer = r.get("peer") if labels == next(iter(r["labels"])) else None
-        yield (
-            f"class scores of {labels} classes resampled back to {r['scan']}: seconds, memory in "
-            f"addition to the result, of which one slab {row['slab_mb'] / 1e3:.2f} GB",
-            f"{row['restore_s']:.1f} s, {row['beyond_input_mb'] / 1e3:.2f} GB",
-            f"{peer['name']}: {peer['restore_s']:.1f} s, {peer['beyond_input_mb'] / 1e3:.1f} GB"
-            if peer
-            else "–",
-            _ratio(peer and peer["restore_s"] / row["restore_s"]),
+        what = (
+            f"class scores of {labels} classes resampled back to {r['scan']}; memory in addition "
+            f"to the result, of which one slab {row['slab_mb'] / 1e3:.2f} GB"
         )
+        peers = {}
+        if labels == next(iter(r["labels"])) and "peer" in r:
+            peers[r["peer"]["name"]] = r["peer"]
+        if labels in r.get("labels before", {}):
+            peers[_before(r)] = r["labels before"][labels]
+        for name, peer in peers.items():
+            yield _line(what, row, name, peer)
+        if not peers:
+            yield what, _cell(row), "–", "–"
 
 
 def preparing(r: dict[str, Any]) -> Iterator[Line]:
@@ -131,19 +183,20 @@ def preparing(r: dict[str, Any]) -> Iterator[Line]:
     for mine in ("delineate", "delineate, with its crop"):
         ours = r["ways"][mine]
         for name, way in r["ways"].items():
-            if not name.startswith("delineate"):
-                error = (
-                    f"; relative error {ours['error']:.3f} against {way['error']:.3f}"
-                    if "error" in way and "error" in ours
-                    else ""
-                )
-                same = "same voxels" if mine == "delineate" else "ours crops to the body"
-                yield (
-                    f"a CT of 512x512x300 resampled to 1.5 mm, {same}{error}",
-                    f"{ours['work_s']:.2f} s, {ours['beyond_input_mb'] / 1e3:.2f} GB",
-                    f"{name}: {way['work_s']:.2f} s, {way['beyond_input_mb'] / 1e3:.2f} GB",
-                    _ratio(way["work_s"] / ours["work_s"]),
-                )
+            if name.startswith("delineate") or (name == "before" and mine != "delineate"):
+                continue
+            error = (
+                f"; relative error {ours['error']:.3f} against {way['error']:.3f}"
+                if "error" in way and "error" in ours
+                else ""
+            )
+            same = "same voxels" if mine == "delineate" else "ours crops to the body"
+            yield _line(
+                f"a CT of 512x512x300 resampled to 1.5 mm, {same}{error}",
+                ours,
+                _before(r) if name == "before" else name,
+                way,
+            )
     dice = ", ".join(
         f"{name} {value:.3f}" for name, value in r["labels there and back, Dice"].items()
     )
@@ -151,30 +204,68 @@ def preparing(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def volume_files(r: dict[str, Any]) -> Iterator[Line]:
-    for what in ("read", "write"):
+    for what, ways in (("reading", r["read"]), ("writing", r["write"])):
         for peer in ("nibabel", "SimpleITK"):
-            work = "reading" if what == "read" else "writing"
-            yield (
-                f"{work} a .nii.gz of {r['file']}",
-                f"{r[what]['delineate']:.2f} s",
-                f"{peer}: {r[what][peer]:.2f} s",
-                _ratio(r[what][f"times as fast as {peer}"]),
-            )
+            yield _line(f"{what} a .nii.gz of {r['file']}", ways["delineate"], peer, ways[peer])
+
+
+def dicom_speed(r: dict[str, Any]) -> Iterator[Line]:
+    for name, ours, syntax in (
+        ("plain", "delineate", "not compressed"),
+        *((one, "all cores", one) for one in ("JPEG 2000", "JPEG-LS", "RLE")),
+    ):
+        for peer, way in r[name].items():
+            if peer not in (ours, "one core"):
+                yield _line(
+                    f"reading a DICOM series of 512x512, {r[name][ours]['volume_mb']:.0f} MB of "
+                    f"voxels, {syntax}; peak memory",
+                    r[name][ours],
+                    _before(r) if peer == "before" else peer,
+                    way,
+                )
+    found = r["finding"]
+    yield f"finding the series in {found['files']} DICOM files", _cell(found), "–", "–"
+
+
+def busy_training(r: dict[str, Any]) -> Iterator[Line]:
+    """Steps a minute, and the share of the idle machine's; not seconds."""
+    for name, row in r["rows"].items():
+        cells = []
+        for side in (row, row.get("nnU-Net")):
+            if side:
+                steps = statistics.median(side["steps a minute"])
+                share = f"{100 * side['share of idle']:.0f} % of the idle machine's"
+                cells.append(f"{steps:.0f} steps a minute, {share} (runs: {_runs(side)})")
+        peer = f"nnU-Net: {cells[1]}" if len(cells) > 1 else "–"
+        busy = (
+            "no busy process" if name == "0 busy" else f"{name} process{'es' * (name > '1 busy')}"
+        )
+        yield f"training of {r['data']}, {busy}", cells[0], peer, "–"
+
+
+def _runs(side: dict[str, Any]) -> str:
+    return ", ".join(f"{one:.0f}" for one in side["steps a minute"])
 
 
 def augmentation(r: dict[str, Any]) -> Iterator[Line]:
     for how in ("default", "every effect"):
+        ours = r[how]["delineate"]
         for name, row in r[how].items():
             if name != "delineate":
                 what = (
-                    "augmented patches of 128x128x128 per second, two cores, "
+                    "augmented patches of 128x128x128 per second, all cores, "
                     f"{'default probabilities' if how == 'default' else 'all probabilities 1'}"
                 )
+                rate = ours["patches_a_second"] / row["patches_a_second"]
+                pairs = [
+                    a / b for a, b in zip(ours.get("each", ()), row.get("each", ()), strict=False)
+                ]
                 yield (
                     what,
-                    f"{r[how]['delineate']['patches_a_second']:.1f}",
-                    f"{name}: {row['patches_a_second']:.1f}",
-                    _ratio(row["ours_times_as_fast"]),
+                    f"{ours['patches_a_second']:.1f}{_quartiles(ours.get('each', ()))}",
+                    f"{_before(r) if name == 'before' else name}: "
+                    f"{row['patches_a_second']:.1f}{_quartiles(row.get('each', ()))}",
+                    f"**{rate:.1f}**{_quartiles(pairs)}",
                 )
 
 
@@ -214,46 +305,40 @@ def patch_reads(r: dict[str, Any]) -> Iterator[Line]:
 
 
 def prepare_cohort(r: dict[str, Any]) -> Iterator[Line]:
-    peer = f"nnU-Net's preprocessing: {r['peer_s']:.1f} s" if "peer_s" in r else "–"
-    yield (
-        f"preprocessing of {r['cases']} hippocampus cases, whole process",
-        f"{r['ours_s']:.1f} s",
-        peer,
-        _ratio(r.get("ratio")),
-    )
+    what = f"preprocessing of {r['cases']} hippocampus cases, whole process"
+    if "nnU-Net" in r:
+        yield _line(what, r["delineate"], "nnU-Net's preprocessing", r["nnU-Net"])
+    else:
+        yield what, _cell(r["delineate"]), "–", "–"
 
 
 def step_time(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["steps"]:
-        ours = row["ours"]
+        what = (
+            f"step of the training loop, nnU-Net's 3-D network, patch {row['patch']}, batch "
+            f"{row['batch']}"
+        )
+        peers = {}
         for way in ("as installed", "tuned"):
-            peer = row.get(way)
-            how = (
-                f"bfloat16, channels last{', compiled' * bool(peer.get('compiled'))}"
-                if peer and way == "tuned"
-                else "float32"
-            )
-            yield (
-                f"step of the training loop, nnU-Net's 3-D network, patch {row['patch']}, batch "
-                f"{row['batch']}",
-                f"{ours['work_s']:.2f} s",
-                f"nnU-Net's step {way} ({how}): {peer['work_s']:.2f} s"
-                if peer
-                else "not installed",
-                _ratio(peer and peer["work_s"] / ours["work_s"]),
-            )
+            if way in row:
+                compiled = ", compiled" * bool(row[way].get("compiled"))
+                kind = row[way].get("precision", "float32")
+                how = kind if way == "as installed" else f"{kind}, channels last{compiled}"
+                peers[f"nnU-Net's step {way} ({how})"] = row[way]
+        if "before" in row:
+            peers[_before(r)] = row["before"]
+        for name, peer in peers.items():
+            yield _line(what, row["ours"], name, peer)
+        if not peers:
+            yield what, _cell(row["ours"]), "–", "–"
 
 
 def loss_speed(r: dict[str, Any]) -> Iterator[Line]:
     for row in r["losses"]:
-        for peer, name in (("nnunet_s", "nnU-Net"), ("monai_s", "MONAI")):
-            if peer in row:
-                yield (
-                    f"Dice and cross-entropy loss with its gradient, logits {row['scores']}",
-                    f"{1e3 * row['ours_s']:.0f} ms",
-                    f"{name}: {1e3 * row[peer]:.0f} ms",
-                    _ratio(row[peer] / row["ours_s"]),
-                )
+        for name in ("nnU-Net", "MONAI"):
+            if name in row:
+                what = f"Dice and cross-entropy loss with its gradient, logits {row['scores']}"
+                yield _line(what, row["delineate"], name, row[name])
 
 
 def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
@@ -263,56 +348,50 @@ def surface_distances(r: dict[str, Any]) -> Iterator[Line]:
                 ours = r[pair][
                     "delineate, surfels" if name == "surface-distance" else "delineate, voxels"
                 ]
-                what = (
+                yield _line(
                     f"HD95, ASSD and surface Dice of two masks of {r['shape']} ({pair}), same "
-                    f"definitions; largest difference {row['largest_difference']:g}"
-                )
-                mine, theirs = (f"{w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, row))
-                yield (
-                    what,
-                    f"{ours['work_s']:.2f} s, {mine}",
-                    f"{name}: {row['work_s']:.1f} s, {theirs}",
-                    _ratio(row["ours_times_as_fast"]),
+                    f"definitions; largest difference {row['largest_difference']:g}",
+                    ours,
+                    name,
+                    row,
                 )
 
 
 def metric_speed(r: dict[str, Any]) -> Iterator[Line]:
-    def line(what: str, ours: dict[str, Any], name: str, peer: dict[str, Any]) -> Line:
-        mine, theirs = (
-            f"{w['work_s']:.2f} s, {w['beyond_input_mb'] / 1e3:.2f} GB" for w in (ours, peer)
-        )
-        return what, mine, f"{name}: {theirs}", _ratio(peer["work_s"] / ours["work_s"])
-
     for count in ("3 structures", "41 structures"):
-        for name in ("SimpleITK", "numpy.bincount"):
+        for name in ("SimpleITK", "numpy.bincount", "MONAI"):
             if f"overlap, {name}" in r[count]:
-                yield line(
+                yield _line(
                     f"Dice of {count}, {r['shape']}, computed as in `evaluate`",
                     r[count]["confusion, delineate"],
                     name,
                     r[count][f"overlap, {name}"],
                 )
+    distance = "boundary IoU, 2 mm, SciPy's distance transform in the same box"
     for mask in ("liver", "vessels"):
-        distance = "boundary IoU, 2 mm, SciPy's distance transform in the same box"
-        yield line(
-            f"boundary IoU of {mask}",
-            r[mask]["boundary IoU, 2 mm, delineate"],
-            "SciPy's distance transform",
-            r[mask][distance],
-        )
-        yield line(
-            f"clDice of {mask}",
-            r[mask]["clDice, delineate"],
-            "scikit-image's skeleton",
-            r[mask]["clDice, scikit-image in the box"],
-        )
+        for what, ours, name, peer in (
+            (
+                "boundary IoU",
+                "boundary IoU, 2 mm, delineate",
+                "SciPy's distance transform",
+                distance,
+            ),
+            (
+                "clDice",
+                "clDice, delineate",
+                "scikit-image's skeleton",
+                "clDice, scikit-image in the box",
+            ),
+        ):
+            if ours in r[mask] and peer in r[mask]:
+                yield _line(f"{what} of {mask}", r[mask][ours], name, r[mask][peer])
 
 
 def predict_memory(r: dict[str, Any]) -> Iterator[Line]:
     for name, row in r["labels"].items():
         yield (
             f"predict, 512x512x300, {name} labels, whole process",
-            f"{row['seconds']:.0f} s, {row['peak_mb'] / 1e3:.2f} GB",
+            f"{_clock(row['seconds'])}, {row['peak_mb'] / 1e3:.2f} GB",
             "–",
             "–",
         )
@@ -393,21 +472,75 @@ def _ratio(value: float | None) -> str:
     return "–" if value is None else f"**{value:.1f}**"
 
 
+# ---- figures of a record ----
+
+
+def _line(what: str, ours: dict[str, Any], name: str, peer: dict[str, Any]) -> Line:
+    """Two figures and their ratio: that of the medians, with quartiles over pairs of runs."""
+    pairs = [b / a for a, b in zip(_each(ours), _each(peer), strict=False)]
+    ratio = f"**{_median(peer) / _median(ours):.2f}**"
+    return what, _cell(ours), f"{name}: {_cell(peer)}", ratio + _quartiles(pairs)
+
+
+def _median(way: dict[str, Any]) -> float:
+    """Seconds: of the work itself, or of a whole process."""
+    kinds = ("restore_s", "median_s", "work_s", "seconds")
+    return float(next(way[kind] for kind in kinds if kind in way))
+
+
+def _each(way: dict[str, Any]) -> list[float]:
+    return list(way.get("each_s", ()))
+
+
+def _cell(way: dict[str, Any]) -> str:
+    each = _each(way)
+    spread = f" ({_clock(_ends(each)[0])} to {_clock(_ends(each)[1])})" if len(each) > 1 else ""
+    kinds = ("mb", "beyond_input_mb") if "median_s" not in way else ("peak_mb",)
+    memory = next((f", {way[kind] / 1e3:.2f} GB" for kind in kinds if kind in way), "")
+    return f"{_clock(_median(way))}{spread}{memory}"
+
+
+def _quartiles(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
+    low, high = _ends(values)
+    return f" ({low:.2f} to {high:.2f})"
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the third quartile."""
+    low, _, high = statistics.quantiles(values, method="inclusive")
+    return low, high
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 0.1:
+        return f"{1e3 * seconds:.{0 if seconds >= 0.01 else 1}f} ms"
+    return f"{seconds:.{2 if seconds < 10 else 1 if seconds < 100 else 0}f} s"
+
+
+def _before(r: dict[str, Any]) -> str:
+    return f"delineate at {r.get('before', 'an earlier commit')}"
+
+
 # Record -> the function that yields its lines; sections follow this order.
 LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
     one.__name__: one
     for one in (
         forward,
         start_up,
+        whole_ct,
         predict_memory,
         restore_memory,
         preparing,
         volume_files,
+        dicom_speed,
         patch_reads,
         augmentation,
         augmentation_effects,
         prepare_cohort,
         step_time,
+        busy_training,
         wait_policy,
         loss_speed,
         surface_distances,
@@ -426,17 +559,24 @@ def page(folder: Path) -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
         machine = {**machine, **record["machine"]}
         title = TITLES.get(name, name.replace("_", " ").capitalize())
+        command = f"`{record['command']}`"
+        if record.get("commit"):
+            command += f", commit {record['commit']}"
         rows = [
-            f"## {title}\n\n`{record['command']}`\n",
+            f"## {title}\n\n{command}\n",
             "| what | delineate | compared with | ratio |",
             "|---|---|---|---|",
             *(f"| {' | '.join(line)} |" for line in lines(record)),
+            *(f"| – | – | {one}: not installed | – |" for one in record.get("absent", ())),
         ]
         parts.append("\n".join(rows) + "\n")
     if any(folder.glob("train_*.json")):
         parts.append(accuracy(folder))
         trained = next(folder.glob("train_*.json"))
         machine = {**json.loads(trained.read_text(encoding="utf-8"))["machine"], **machine}
+    lacking = [f"`{name}.py`" for name in ROWS if not (folder / f"{name}.json").is_file()]
+    if lacking:
+        parts.append(f"## Not measured on this machine\n\n{', '.join(lacking)}\n")
     versions = "".join(f", {n} {v}" for n, v in machine.get("versions", {}).items())
     head = HEAD.format(**machine | {"folder": folder.name, "versions": versions})
     return "\n".join([head, *parts])

@@ -1,7 +1,7 @@
 """A 512 x 512 x 300 int16 CT of 0.8 x 0.8 x 1.0 mm resampled to 1.5 mm, ours compared with nnU-Net,
 MONAI, TorchIO and SimpleITK: seconds, memory in addition to the input, error.
 
-    python benchmarks/preparing.py [--peer FOLDER_OF_A_VENV] [--runs 5]
+    python benchmarks/preparing.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
 
 Each library runs in a process of its own, after a warm-up on the same scan, in float32. All
 resample the same voxels; ours is the whole of ``prepare()``, with windowing. "delineate, with its
@@ -13,7 +13,8 @@ with frequency). It is the root mean square difference from the ideal result, re
 standard deviation of the signal; the ideal result keeps exactly the frequencies that the coarser
 grid can represent. Labels are resampled to 1.5 mm and back; the result is the Dice of balls.
 Without ``--peer`` (an environment with nnunetv2, monai and torchio), ours is only compared with
-SimpleITK, which is installed in both environments.
+SimpleITK, which is installed in both environments. With ``--before`` an earlier checkout of this
+project is measured too, on the same voxels.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from measure import child, keep, medians
+from measure import absent, checkout, child, commit, keep, medians, python_with
 
 HEAD = """
 import json, sys, time
@@ -123,7 +124,12 @@ report(
 # Libraries whose voxel centres are those of the ideal result; the others place the first voxel
 # elsewhere, so their error would only measure a shift.
 SAME_VOXELS = ("delineate", "SimpleITK linear", "nnU-Net")
-OTHERS = {"nnU-Net": NNUNET, "MONAI trilinear": MONAI, "TorchIO linear": TORCHIO}
+# name -> (program, the module that it needs)
+OTHERS = {
+    "nnU-Net": (NNUNET, "nnunetv2"),
+    "MONAI trilinear": (MONAI, "monai"),
+    "TorchIO linear": (TORCHIO, "torchio"),
+}
 
 
 def tissue_like(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -208,15 +214,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--runs", type=int, default=5)
     a = parser.parse_args()
     here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
-    ways: dict[str, tuple[str, Path | None]] = {
-        **{name: (f"{here}\nCROP = {crop!r}\n{HEAD}{OURS}", None) for name, crop in CROPS.items()},
-        "SimpleITK linear": (HEAD + SITK, None),
+    ours = {name: f"{here}\nCROP = {crop!r}\n{HEAD}{OURS}" for name, crop in CROPS.items()}
+    ways: dict[str, tuple[str, Path | None, dict[str, str]]] = {
+        **{name: (code, None, {}) for name, code in ours.items()},
+        "SimpleITK linear": (HEAD + SITK, None, {}),
     }
-    if a.peer:
-        ways |= {name: (HEAD + code, a.peer / "bin" / "python") for name, code in OTHERS.items()}
+    if a.before:
+        ways["before"] = ours["delineate"], None, checkout(a.before)
+    for name, (code, module) in OTHERS.items():
+        if python := python_with(module, a.peer):
+            ways[name] = HEAD + code, python, {}
     found: dict[str, Any] = {name: {} for name in ways}
     with tempfile.TemporaryDirectory() as temporary:
         ct, tissue, out = (Path(temporary) / f"{name}.npy" for name in ("ct", "tissue", "out"))
@@ -229,12 +240,13 @@ def main() -> None:
         reference = ideal(noise, (128, 128, 100))
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for _ in range(a.runs):  # in turns, so that all share the same conditions
-            for name, (code, python) in ways.items():
-                runs[name].append(child(code, str(ct), "[]", str(out), python=python))
-        for name, (code, python) in ways.items():
+            for name, (code, python, environment) in ways.items():
+                words = (str(ct), "[]", str(out))
+                runs[name].append(child(code, *words, python=python, environment=environment))
+        for name, (code, python, _) in ways.items():
             found[name] = medians(
                 [{k: run[k] for k in ("work_s", "beyond_input_mb")} for run in runs[name]]
-            )
+            ) | {"each_s": [round(run["work_s"], 4) for run in runs[name]]}
             if name in SAME_VOXELS:
                 child(code, str(tissue), json.dumps(reference.shape), str(out), python=python)
                 found[name]["error"] = error(np.load(out), reference)
@@ -246,6 +258,8 @@ def main() -> None:
         {
             "scan": "512x512x300 int16, 0.8x0.8x1.0 mm to 1.5 mm",
             "runs": a.runs,
+            **({"before": commit(a.before)} if a.before else {}),
+            "absent": absent({name: module for name, (_, module) in OTHERS.items()}, a.peer),
             "ways": found,
             "labels there and back, Dice": round_trip(),
         },

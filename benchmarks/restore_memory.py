@@ -1,7 +1,8 @@
 """Seconds and memory of ``restore()`` for a scan of 512x512x300, by number of labels; and a check
 that slabs are handed over while windows are still computed.
 
-    python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV] [--shape 512 512 300] [--runs 5]
+    python benchmarks/restore_memory.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
+        [--labels 4 41 104] [--shape 512 512 300]
 
 Smooth probabilities at 1.5 mm are written to disk, slab by slab, before the clock starts: every
 class is the largest somewhere in every slab, which is harder than a real scan. For each number of
@@ -9,7 +10,7 @@ labels a new process reads them slab by slab; the time of reading alone is subtr
 cache that is warm. Memory is the growth of a peak counter that is reset just before the call, minus
 the returned labels; one slab is part of it. With ``--peer``, nnU-Net's own functions do the same
 for 4 labels, on the same scores in memory: resampling of order 1, then the class with the largest
-score.
+score. With ``--before`` an earlier checkout of this project does the same, once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from measure import child, keep
+from measure import absent, checkout, child, commit, keep, python_with
 
 SPACING, TARGET, DEPTH = (0.8, 0.8, 1.0), 1.5, 16
 RESTORE = """
@@ -56,7 +57,9 @@ def reading():
 
 work = lambda: restore(slabs(), record, 2, values, None, True)
 found = measured(work, runs)
-found["restore_s"] = found["work_s"] - measured(reading, runs)["work_s"]
+read_s = measured(reading, runs)["work_s"]
+found["restore_s"] = found["work_s"] - read_s
+found["each_s"] = [one - read_s for one in found["each_s"]]
 out = work()
 found["beyond_input_mb"] -= out.nbytes / 1e6
 found["slab_mb"] = np.load(files[0], mmap_mode="r").nbytes / 1e6
@@ -155,10 +158,11 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--labels", type=int, nargs="+", default=[4, 41, 104])
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300])
     a = parser.parse_args()
-    found, peer, shape = {}, {}, json.dumps(a.shape)
+    found, peer, before, shape = {}, {}, {}, json.dumps(a.shape)
     for labels in a.labels:
         with tempfile.TemporaryDirectory() as name:
             folder, ours = Path(name), Path(name) / "labels"
@@ -166,18 +170,23 @@ def main() -> None:
             write_slabs(folder, labels, tuple(a.shape))
             words = (name, shape, str(a.runs), str(ours / "ours.npy"))
             found[labels] = child(RESTORE, *words)
-            if a.peer and labels == a.labels[0]:
+            if a.before:
+                once = (name, shape, "1")
+                before[labels] = child(RESTORE, *once, environment=checkout(a.before))
+            if python_with("nnunetv2", a.peer) and labels == a.labels[0]:
                 words = (name, shape, "1", str(ours / "ours.npy"))
                 peer = {
                     "peer": {
                         "name": "nnU-Net",
-                        **child(PEER, *words, python=a.peer / "bin" / "python"),
+                        **child(PEER, *words, python=python_with("nnunetv2", a.peer)),
                     }
                 }
     keep(
         "restore_memory",
         {
             **peer,
+            **({"before": commit(a.before), "labels before": before} if a.before else {}),
+            "absent": absent({"nnU-Net": "nnunetv2"}, a.peer),
             "scan": f"{'x'.join(map(str, a.shape))} from 1.5 mm",
             "runs": a.runs,
             "labels": found,

@@ -2,12 +2,15 @@
 supervision with Dice and cross-entropy, clipping, Muon, moving average, figures), compared with
 nnU-Net's (its network and loss, clipping, SGD).
 
-    python benchmarks/step_time.py [--peer FOLDER_OF_A_VENV] [--runs 5] [--cases 1 2]
+    python benchmarks/step_time.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
+        [--cases 1 2]
 
 nnU-Net's step is measured as installed (float32 on a CPU) and as an expert tunes it: bfloat16
-autocast, channels-last memory, and compiled if a compiler is there. Patch, batch and convolutions
+autocast if the processor has hardware for it, channels-last memory, and compiled if a compiler is
+there. Patch, batch and convolutions
 are the same. Each runs in a process of its own, with the same number of threads; the median of
-several steps after a warm-up counts.
+several steps after a warm-up counts. With ``--before`` the step of an earlier checkout of this
+project is measured too.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measure import child, keep
+from measure import absent, checkout, child, commit, keep, python_with
 
 CASES = (((40, 56, 40), 2, (32, 64, 128, 256)), ((96, 96, 96), 2, (32, 64, 128, 256, 320)))
 HEAD = """
@@ -83,6 +86,8 @@ optimiser = torch.optim.SGD(
     model.parameters(), 1e-2, weight_decay=3e-5, momentum=0.99, nesterov=True
 )
 run, compiled = model, False
+has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+precision = "bfloat16" if tuned and has_bf16 else "float32"
 if tuned:
     model = run = model.to(memory_format=torch.channels_last_3d)
     x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -90,7 +95,7 @@ if tuned:
 
 def step():
     optimiser.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=tuned):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         cost = loss([out.float() for out in run(x)], truth)
     cost.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 12)
@@ -105,7 +110,8 @@ if tuned:
     except Exception:  # no compiler on this machine
         run, compiled = model, False
 found = measured(step, runs)
-found |= {"compiled": compiled, "parameters": sum(p.numel() for p in model.parameters())}
+found |= {"compiled": compiled, "precision": precision}
+found |= {"parameters": sum(p.numel() for p in model.parameters())}
 print(json.dumps(found))
 """
 
@@ -115,6 +121,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, help="virtual environment with nnunetv2")
+    parser.add_argument("--before", type=Path, help="another checkout of this project")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 2], help="1: small, 2: 96³")
     a = parser.parse_args()
@@ -123,11 +130,16 @@ def main() -> None:
         words, here = (json.dumps(case), str(a.runs)), str(Path(__file__).parent)
         row: dict[str, Any] = {"patch": "x".join(map(str, case[0])), "batch": case[1]}
         row["ours"] = child(HEAD + OURS, *words, here)
-        for way in ("as installed", "tuned") if a.peer else ():
-            python = a.peer / "bin" / "python"
+        if a.before:
+            environment = checkout(a.before)
+            row["before"] = child(HEAD + OURS, *words, here, environment=environment)
+        python = python_with("nnunetv2", a.peer)
+        for way in ("as installed", "tuned") if python else ():
             row[way] = child(HEAD + PEER, *words, way, python=python)
         steps.append(row)
-    keep("step_time", {"runs": a.runs, "steps": steps})
+    before = {"before": commit(a.before)} if a.before else {}
+    missing = {"absent": absent({"nnU-Net": "nnunetv2"}, a.peer)}
+    keep("step_time", {"runs": a.runs, **before, **missing, "steps": steps})
 
 
 if __name__ == "__main__":

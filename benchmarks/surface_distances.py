@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from measure import child, keep
+from measure import absent, child, keep, python_with
 
 START = """
 import json, sys, time
@@ -117,13 +117,13 @@ def work():
 """
     + END
 )
-# name -> (program, whether it runs in the peers' environment, ours with the same definition)
+# name -> (program, the module of a peer, ours with the same definition)
 WAYS = {
-    "delineate, surfels": (OURS.replace("ELEMENTS", "'surfels'"), False, ""),
-    "delineate, voxels": (OURS.replace("ELEMENTS", "'voxels'"), False, ""),
-    "MONAI": (MONAI, True, "delineate, voxels"),
-    "surface-distance": (DEEPMIND, True, "delineate, surfels"),
-    "medpy": (MEDPY, True, "delineate, voxels"),
+    "delineate, surfels": (OURS.replace("ELEMENTS", "'surfels'"), "", ""),
+    "delineate, voxels": (OURS.replace("ELEMENTS", "'voxels'"), "", ""),
+    "MONAI": (MONAI, "monai", "delineate, voxels"),
+    "surface-distance": (DEEPMIND, "surface_distance", "delineate, surfels"),
+    "medpy": (MEDPY, "medpy", "delineate, voxels"),
 }
 
 
@@ -181,15 +181,15 @@ def main() -> None:
             np.save(paths[0], mask)
             np.save(paths[1], truth)
             rows: dict[str, Any] = {}
-            for way, (code, is_peer, _) in WAYS.items():
-                if (is_peer and not a.peer) or way in a.without:
+            for way, (code, module, _) in WAYS.items():
+                python = python_with(module, a.peer) if module else None
+                if (module and python is None) or way in a.without:
                     continue
-                python = a.peer / "bin" / "python" if is_peer else None
                 figures = child(code, *paths, str(a.runs), python=python)
                 rows[way] = {k: v for k, v in figures.items() if k not in ("seconds", "peak_mb")}
             # Compare each peer with ours of the same definition.
-            for way, (_, is_peer, same) in WAYS.items():
-                if is_peer and way in rows:
+            for way, (_, module, same) in WAYS.items():
+                if module and way in rows:
                     rows[way]["ours_times_as_fast"] = round(
                         rows[way]["work_s"] / rows[same]["work_s"], 1
                     )
@@ -198,9 +198,17 @@ def main() -> None:
                         max(abs(rows[way][k] - rows[same][k]) for k in measures), 4
                     )
             found[name] = rows
+    peers = {way: module for way, (_, module, _) in WAYS.items() if module}
     keep(
         "surface_distances",
-        {"shape": "512x512x300", "spacing_mm": [0.75, 0.75, 1.0], "tolerance_mm": 2.0, **found},
+        {
+            "shape": "512x512x300",
+            "spacing_mm": [0.75, 0.75, 1.0],
+            "tolerance_mm": 2.0,
+            "runs": a.runs,
+            "absent": absent(peers, a.peer),
+            **found,
+        },
     )
 
 

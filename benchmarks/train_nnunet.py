@@ -9,8 +9,9 @@ validation. Its learning rate follows the clock and decreases to 0 at the end of
 the training ends annealed as ours does. The budget is for its training steps alone; preprocessing,
 start-up and prediction are not counted but reported, while our budget includes everything until the
 model is on disk. With ``--tuned`` it is what an expert makes of the same minutes on a CPU: batches
-of 2, bfloat16 and channels-last memory, and one worker for the patches, so that no more threads
-run than there are cores. The test patients are those of `train_real.py` with the same seed.
+of 2, channels-last memory, bfloat16 if the processor has hardware for it, and one worker for the
+patches, so that no more threads run than there are cores. The test patients are those of
+`train_real.py` with the same seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +71,10 @@ if __name__ == "__main__":
         trainer.initialize()
         trainer.network.to(memory_format=torch.channels_last_3d)
         plain = trainer.network.forward
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
         def forward(x):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16):
                 out = plain(x.contiguous(memory_format=torch.channels_last_3d))
             return [each.float() for each in out] if isinstance(out, (list, tuple)) else out.float()
 
@@ -106,7 +109,7 @@ if __name__ == "__main__":
 NUMBER = 900  # nnU-Net's number of the data set
 
 
-def options() -> argparse.Namespace:
+def options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -125,7 +128,7 @@ def options() -> argparse.Namespace:
         help="folder in which model and predictions are kept; results that are already there are "
         "used again",
     )
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def cohort_of(a: argparse.Namespace, work: Path) -> Cohort:
@@ -150,8 +153,12 @@ def trained(a: argparse.Namespace, work: Path, cohort: Cohort) -> dict[str, Any]
     report = work / "told.json"
     if not report.is_file():
         cases = {case: (cohort.images[case], cohort.truths[case]) for case in cohort.train}
-        raw_dataset(work, NUMBER, a.what, cases, cohort.labels)
-        prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
+        prepared = work / "prepared.json"
+        if not prepared.is_file():
+            raw_dataset(work, NUMBER, a.what, cases, cohort.labels)
+            prepare_s = round(timed(*prepare(a.peer, work, NUMBER)), 1)
+            prepared.write_text(json.dumps(prepare_s))
+        prepare_s = json.loads(prepared.read_text())
         program = work / "by_the_clock.py"
         program.write_text(BY_THE_CLOCK)
         how = "tuned" if a.tuned else "as installed"

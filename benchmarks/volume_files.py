@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import SimpleITK
 from delineate.core.grid import Grid
 from delineate.core.volume import Volume
 from delineate.formats import files
-from measure import keep, seconds
+from measure import in_turns, keep
 
 
 def ct() -> np.ndarray:
@@ -45,40 +46,26 @@ def main() -> None:
         volume = Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU")
         nib.save(nib.Nifti1Image(array, volume.grid.affine), path)
         image = SimpleITK.ReadImage(str(path))
-        found: dict[str, Any] = {
-            "read": {
-                "delineate": seconds(lambda: files.read(path), runs),
-                "nibabel": seconds(lambda: np.asarray(nib.load(path).dataobj), runs),
-                "SimpleITK": seconds(
-                    lambda: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), runs
-                ),
-            },
-            "write": {
-                "delineate": seconds(lambda: files.write(volume, folder / "ours.nii.gz"), runs),
-                "nibabel": seconds(
-                    lambda: nib.save(
-                        nib.Nifti1Image(array, volume.grid.affine), folder / "nib.nii.gz"
-                    ),
-                    runs,
-                ),
-                "SimpleITK": seconds(
-                    lambda: SimpleITK.WriteImage(
-                        image, str(folder / "sitk.nii.gz"), useCompression=True
-                    ),
-                    runs,
-                ),
-            },
+        reading: dict[str, Callable[[], Any]] = {
+            "delineate": lambda: files.read(path),
+            "nibabel": lambda: np.asarray(nib.load(path).dataobj),
+            "SimpleITK": lambda: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))),
         }
+        writing: dict[str, Callable[[], Any]] = {
+            "delineate": lambda: files.write(volume, folder / "ours.nii.gz"),
+            "nibabel": lambda: nib.save(
+                nib.Nifti1Image(array, volume.grid.affine), folder / "nib.nii.gz"
+            ),
+            "SimpleITK": lambda: SimpleITK.WriteImage(
+                image, str(folder / "sitk.nii.gz"), useCompression=True
+            ),
+        }
+        found = {"read": in_turns(reading, runs), "write": in_turns(writing, runs)}
         size = {
             name: round((folder / file).stat().st_size / 1e6, 1)
             for name, file in (("delineate", "ours.nii.gz"), ("nibabel", "nib.nii.gz"))
         }
         assert np.array_equal(files.read(folder / "ours.nii.gz").array, array)
-    for kind in found.values():
-        for name in list(kind):
-            kind[name] = round(kind[name], 3)
-        kind["times as fast as nibabel"] = round(kind["nibabel"] / kind["delineate"], 2)
-        kind["times as fast as SimpleITK"] = round(kind["SimpleITK"] / kind["delineate"], 2)
     keep(
         "volume_files",
         {
