@@ -20,7 +20,7 @@ import pytest
 
 from delineate.cli import served
 from delineate.commands.options import ServeOptions
-from delineate.commands.predict.kept import Kept, keeping, loaded
+from delineate.commands.predict.kept import Kept, keeping, loaded, networks
 from delineate.commands.serve import Resident, server, status, stop
 from delineate.core.errors import OutputError
 from delineate.execution import resident
@@ -200,6 +200,34 @@ def test_models_are_kept_while_their_file_is_unchanged(tmp_path, monkeypatch):
             pass
         assert not kept.names()
     assert loaded(model) is not loaded(model)
+
+
+def test_modules_of_torch_are_kept_on_any_device_with_room(tmp_path):
+    import torch
+
+    from delineate.commands.options import PredictOptions
+    from delineate.commands.predict import predict
+    from delineate.inference.engine import Engine
+
+    kept = Kept()
+    words = (GOLDEN / "finished/m.model", [GOLDEN / "cohort/images/c0.nii.gz"])
+    options = PredictOptions(backend="torch")
+    with keeping(kept):
+        predict(*words, tmp_path / "first", options)
+        (engine,) = kept.engines.values()
+        assert isinstance(engine.members[0][0], torch.nn.Module)
+        predict(*words, tmp_path / "second", options)
+        assert list(kept.engines.values()) == [engine]
+        masks = [(tmp_path / name / "c0.nii.gz").read_bytes() for name in ("first", "second")]
+        assert masks[0] == masks[1]
+        # Another device stands for two GPUs, of which one is full.
+        others = [
+            Engine(engine.plan, (), torch.device("meta", index), torch.float32) for index in (0, 1)
+        ]
+        for other in others:
+            assert networks(str(other.device), lambda other=other: other) is other
+        kept.leave_room(lambda device: ((9, 49)[device.index], 80))
+    assert list(kept.engines.values()) == [engine, others[1]]
 
 
 def test_only_calls_of_predict_are_for_the_engine():

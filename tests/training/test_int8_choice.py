@@ -89,7 +89,10 @@ def test_small_networks_are_not_measured(model):
     assert not int8_choice.infer.gains_by_int8(plan)
     network = plan.network.model_dump() | {"widths": (64, 128, 128)}
     large = plan.replace(network=network, patch=(96, 96, 96))
-    assert int8_choice.infer.gains_by_int8(large)
+    before = int8_choice.infer._operations.cache_info().misses
+    assert int8_choice.infer.gains_by_int8(large) and int8_choice.infer.gains_by_int8(large)
+    # The network is built once.
+    assert int8_choice.infer._operations.cache_info().misses == before + 1
 
 
 def test_operations_are_those_of_layers_that_can_be_rounded():

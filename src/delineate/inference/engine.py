@@ -19,6 +19,7 @@ K and a batch holds several slices. It knows no file and no grid.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -356,14 +357,24 @@ def gains_by_int8(plan: Plan) -> bool:
     small = traced_shape(plan.network, plan.patch)
     if plan.views or plan.cascade or not small:
         return False
+    from . import int8
+
+    scale = float(np.prod(plan.patch) / np.prod(small[1:]))
+    return _operations(plan.network.model_dump_json(), small) * scale >= int8.FEWEST_OPERATIONS
+
+
+@functools.lru_cache(maxsize=8)
+def _operations(network: str, shape: tuple[int, ...]) -> int:
+    """The operations of a network, as JSON, that INT8 makes faster, for a window of ``shape`` (C,
+    *patch). A training asks several times.
+    """
     import torch
 
     from ..networks.build import build
     from . import int8
 
-    scale = float(np.prod(plan.patch) / np.prod(small[1:]))
-    module = build(plan.network).eval()
-    return int8.operations(module, torch.zeros(1, *small)) * scale >= int8.FEWEST_OPERATIONS
+    module = build(Network.model_validate_json(network)).eval()
+    return int8.operations(module, torch.zeros(1, *shape))
 
 
 @contextlib.contextmanager
@@ -660,9 +671,8 @@ def _divided(sums: Planes, low: int, high: int, totals: list[Any]) -> Iterator[t
     """
     for first, held in sums.walk(low, high):
         weight = _outer([totals[0][first : first + len(held)], totals[1], totals[2]])[:, None]
-        scores = arrays.moved(held, getattr(weight, "device", None)) / arrays.in_dtype_of(
-            held, weight
-        )
+        there = arrays.moved(held, getattr(weight, "device", None))
+        scores = there / arrays.as_in(there, weight)
         yield first, arrays.axis_moved(scores, 0, 1)
         held[:] = 0
 

@@ -233,13 +233,6 @@ def as_in(x: Any, other: Any) -> Any:
     return other.to(x.device, x.dtype)
 
 
-def in_dtype_of(x: Any, other: Any) -> Any:
-    """``other`` with the dtype of ``x``, where it is."""
-    if isinstance(x, np.ndarray):
-        return other.astype(x.dtype, copy=False)
-    return other.to(x.dtype)
-
-
 def add_share(x: Any, other: Any, share: float) -> None:
     """Add ``share`` times ``other`` to ``x``, in place."""
     if isinstance(x, np.ndarray):

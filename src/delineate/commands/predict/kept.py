@@ -1,8 +1,9 @@
 """Models that stay in memory between calls, in the resident engine only (``commands.serve``).
 
 A bundle is that of an earlier call if its file is the same and unchanged since; it was verified
-then. Networks are those of an earlier call if model, device, options and threads are the same.
-Networks on a GPU are not kept: they would hold its memory.
+then. Networks are those of an earlier call if model, device, options and threads are the same,
+whether they are compiled or modules of torch, on any device. Other programs use a GPU too, so that
+networks are kept there only while much of its memory is free.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # A file that was changed this short a time ago may change again within the same tick of its clock.
 SETTLED_S = 2.0
+GPU_FREE_SHARE = 0.5  # of a GPU's memory that must be free for networks to be kept there
 
 
 class Kept:
@@ -46,6 +48,21 @@ class Kept:
         if len(self.bundles) > len(self.engines):
             self.bundles.popitem(last=False)
         return True
+
+
+    def leave_room(self, memory_of: Callable[[Any], tuple[int, int]]) -> None:
+        """Drop networks on devices with memory of their own, those used longest ago first, while
+        less than ``GPU_FREE_SHARE`` of it is free.
+
+        Args:
+            memory_of: free and whole memory of a device, in bytes.
+        """
+        for key, engine in tuple(self.engines.items()):
+            if engine.device.type == "cpu":
+                continue
+            free, whole = memory_of(engine.device)
+            if free < GPU_FREE_SHARE * whole:
+                del self.engines[key]
 
 
 _kept: Kept | None = None
@@ -90,9 +107,7 @@ def networks(key: Hashable, make: Callable[[], Engine]) -> Engine:
     if key in _kept.engines:
         _kept.engines.move_to_end(key)
         return _kept.engines[key]
-    engine = make()
-    if engine.device.type == "cpu":
-        _kept.engines[key] = engine
+    engine = _kept.engines[key] = make()
     return engine
 
 

@@ -308,6 +308,9 @@ class Resident:
             os._exit(UNFORESEEN)
 
     def _make_room(self) -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            self._kept.leave_room(_gpu_memory)
         while _resident_bytes() > self._most_bytes:
             if not self._kept.drop_one():
                 self._ending = self._ending or "its memory is above the limit with no model left"
@@ -344,6 +347,16 @@ def _resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def _gpu_memory(device: Any) -> tuple[int, int]:
+    """Free and whole memory of a GPU, after torch has given back what it does not use."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, whole = torch.cuda.mem_get_info(device)
+    return int(free), int(whole)
 
 
 def _reset_peak() -> None:
