@@ -27,6 +27,14 @@ from typing import Any
 DATA = Path(os.environ.get("DELINEATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+# Prints the versions of all packages of an environment.
+VERSIONS = """
+import json
+from importlib import metadata
+
+found = metadata.distributions()
+print(json.dumps({one.metadata["Name"].lower(): one.version for one in found}))
+"""
 # Put before the code of every measured child process: it leaves the peak memory in PEAK_FILE.
 PEAK = """
 import ctypes, gc, statistics, time
@@ -179,11 +187,16 @@ def checkout(folder: Path | None) -> dict[str, str]:
     return {} if folder is None else {"PYTHONPATH": str(folder.resolve() / "src")}
 
 
+_PEERS: set[Path] = set()  # environments that were asked for
+
+
 @functools.cache
 def python_with(module: str, peer: Path | None) -> Path | None:
     """The Python of the peers' environment, or else of this one, that has a module; None if neither
     has it.
     """
+    if peer is not None:
+        _PEERS.add(peer)
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
     for python in (*([peer / "bin" / "python"] if peer else ()), Path(sys.executable)):
         if python.is_file() and not subprocess.run([python, "-c", code]).returncode:
@@ -266,9 +279,14 @@ def processor() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What a page states: processor, cores, vector flags, and the versions that matter."""
+    """What a page states: processor, cores, vector flags, and the versions that matter, of the
+    peers' environment only what is not installed in this one.
+    """
     names = ("torch", "openvino", "numpy", "numba", "nnunetv2", "monai", "torchio", "SimpleITK")
-    installed = {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for peer in sorted(_PEERS):
+        installed |= json.loads(subprocess.check_output([peer / "bin" / "python", "-c", VERSIONS]))
+    installed |= {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),

@@ -49,7 +49,6 @@ class Kept:
             self.bundles.popitem(last=False)
         return True
 
-
     def leave_room(self, memory_of: Callable[[Any], tuple[int, int]]) -> None:
         """Drop networks on devices with memory of their own, those used longest ago first, while
         less than ``GPU_FREE_SHARE`` of it is free.
