@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,6 +272,51 @@ def test_lines_are_at_most_100_characters_and_no_formatter_is_switched_off(path)
     assert not [number for number, line in enumerate(lines, 1) if len(line) > 100]
     switched_off = re.compile(r"#\s*(fmt:\s*(skip|off)|ruff:\s*noqa|yapf)")
     assert not [number for number, line in enumerate(lines, 1) if switched_off.search(line)]
+
+
+POWERS = {2**n for n in range(64)}  # sizes of blocks
+# Published systems state their own figures, even where two agree.
+STATE_THEIR_OWN = "planning.recipes."
+
+
+def telling(node: ast.expr) -> str:
+    """The value of a constant that two modules do not state alike by chance."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return ""
+    if isinstance(value, int | float):
+        digits = re.sub(r"e.*|\D", "", repr(value)).strip("0")
+        return str(value) if len(digits) > 2 and value not in POWERS else ""
+    return repr(value) if value else ""
+
+
+def constants(text: str) -> Iterator[tuple[str, str]]:
+    """Name and value of the telling constants of a module; texts and tables have no name, since
+    another name does not make them another constant.
+    """
+    for node in ast.parse(text).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        target = node.target if isinstance(node, ast.AnnAssign) else target
+        is_named = isinstance(target, ast.Name) and target.id.isupper() and node.value is not None
+        if is_named and (value := telling(node.value)):
+            yield "" if value[0] in "'{" else target.id, value
+
+
+def test_one_constant_stands_in_one_place():
+    found = defaultdict(list)
+    for name, path in MODULES.items():
+        if not name.startswith(STATE_THEIR_OWN):
+            for constant in constants(path.read_text()):
+                found[constant].append(name)
+    assert not {one: names for one, names in found.items() if len(names) > 1}
+    assert len(found) > 200
+
+
+@pytest.mark.parametrize("value", ["'foreground'", "{1: 'liver'}", "1.4826", "(0.95, 0.5)"])
+def test_a_telling_constant_is_found(value):
+    [(name, found)] = constants(f"A: Any = {value}\nB = 64\nC = 0.05\n_d = 'small'\n")
+    assert (name, found) == ("" if value[0] in "'{" else "A", value)
 
 
 # Modules that write files by themselves, and why they may.

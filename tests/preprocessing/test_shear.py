@@ -19,10 +19,11 @@ from delineate.commands.evaluate import evaluate
 from delineate.commands.options import CheckOptions, EvaluateOptions
 from delineate.core.grid import Grid
 from delineate.core.labels import LabelSet
+from delineate.core.prediction import PROBABILITY_ONE
 from delineate.core.volume import Volume
 from delineate.formats import files
 from delineate.preprocessing import shear
-from delineate.preprocessing.prepare import PROBABILITY_ONE, prepare, prepare_label, restore
+from delineate.preprocessing.prepare import prepare, prepare_label, restore
 
 RADIUS_MM = 14.0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..commands.options import ReportOptions
+from ..commands.runs import ENDING
 from ..core.bundle import Bundle
 from ..core.errors import InputError
 from ..core.plan import Plan
@@ -16,8 +17,6 @@ from .model import Model, load
 
 if TYPE_CHECKING:
     from ..reporting.reported_run import ReportedRun
-
-ENDING = ".run"
 
 
 class Run:

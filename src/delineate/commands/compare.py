@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..core.atomic import recording, write_text
 from ..core.outputs import Originals
-from ..evaluation.comparing import OVERALL, Comparison, compare_runs, metric_words
+from ..core.scores import OVERALL
+from ..evaluation.comparing import Comparison, compare_runs, metric_words
 from ..extend.registers import METRICS
 from ..reporting.box_plot import box_plot, difference_plot
 from .options import CompareOptions

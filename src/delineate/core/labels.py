@@ -23,6 +23,7 @@ BACKGROUND = 0
 # The value in converted label maps of voxels whose truth is unknown: they are neither learnt from
 # nor scored.
 IGNORED = 65535
+FOREGROUND = "foreground"  # the only structure of masks that name none
 MOST_OVERLAPPING = 15  # structures: their combinations stay below ``IGNORED``
 COUNTED_TOGETHER = 1 << 20  # voxels
 WHOLE_TOLERANCE = 0.01  # largest distance of a label value stored as float from a whole number

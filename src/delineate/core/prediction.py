@@ -13,12 +13,11 @@ from .errors import LabelError
 from .labels import LabelSet, unique_values, value_counts
 from .volume import Volume
 
+RECORD = "predictions.json"  # in the folder of predictions: what was made, and of what
+PROBABILITY_ONE = 65535  # the integer that represents probability 1
+
 # Maps of the samples' disagreement -> the value that is shown brightest: that of a voxel that is in
 # the structure in half of the samples.
-
-RECORD = "predictions.json"  # in the folder of predictions: what was made, and of what
-
-
 MAPS = {"entropy": math.log(2), "sd": 0.5}
 
 
@@ -35,7 +34,7 @@ class Prediction:
         uncertainty: structure -> summary of its Monte-Carlo dropout samples (see
             ``trust.uncertainty``); empty if none were requested.
         missing: channels of the model that the scan lacks.
-        probabilities: (structures + 1, I, J, K) uint16 in steps of 1 / 65535, first of the
+        probabilities: (structures + 1, I, J, K) uint16 in steps of 1 / ``PROBABILITY_ONE``, of the
             background and then of each structure in the order of ``structures``; None if not
             requested. They are the network's, before any postprocessing of the labels.
         samples: (I, J, K) label values of each Monte-Carlo dropout sample, kept until

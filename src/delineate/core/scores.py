@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAR = 1e300  # replaces infinity when values are interpolated
 Values = np.ndarray[Any, np.dtype[np.float64]]
+OVERALL = "mean of structures"  # a structure of tables that have it
 COLUMNS = ("case", "label", "metric", "value", "unit")
 HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT = "higher", "lower", "nearer to zero", "no judgement"
 BETTER = (HIGHER, LOWER, NEARER_ZERO, NO_JUDGEMENT)

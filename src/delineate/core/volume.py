@@ -16,7 +16,7 @@ from .errors import GeometryError
 from .grid import Grid
 
 BODY_HU = -400.0  # CT threshold: the body is denser, lung and air are less dense
-AIR_HU = -1024.0  # what stands outside the field of view of a CT
+OUTSIDE_FIELD_HU = -1024.0  # what stands outside the field of view of a CT
 # Hounsfield units, activity, standardised uptake by body weight, arbitrary units, label values.
 UNITS = ("HU", "Bq/ml", "SUV", "a.u.", "label")
 # What values are converted to while they are read: nothing, or SUV by body weight (PET).
@@ -247,6 +247,6 @@ def without_padding(volume: Volume) -> Volume:
         return replace(volume, meta=meta)
     background, dtype = 0.0, volume.array.dtype
     if volume.unit == "HU":
-        background, dtype = AIR_HU, np.promote_types(dtype, np.int16)  # air is negative
+        background, dtype = OUTSIDE_FIELD_HU, np.promote_types(dtype, np.int16)  # air is negative
     array = np.where(padded, np.array(background, dtype), volume.array)
     return replace(volume, array=array, meta=meta)

@@ -21,13 +21,12 @@ import numpy as np
 
 from ..core.errors import InputError, LabelError, UsageError
 from ..core.inputs import json_text
-from ..core.scores import better_is, without_nan
+from ..core.scores import OVERALL, better_is, without_nan
 from ..core.words import joined, spelled
 from ..metrics.statistics import RESAMPLES, SEED, Floats
 from .scored_runs import CHOSEN_ON, ScoredRun, load_run, name_runs
 from .verdicts import adjust, figures, sentences
 
-OVERALL = "mean of structures"
 UNITS = ("case", "slice", "patient")
 MOST_NAMED = 5  # cases that a message lists by name
 

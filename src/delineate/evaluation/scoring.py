@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..core.errors import DelineateError, InputError, LabelError, UsageError
-from ..core.labels import LabelSet
+from ..core.labels import FOREGROUND, LabelSet
 from ..core.progress import Progress, silent
 from ..core.scores import HIGHER, LOWER, NEARER_ZERO, Score, Scores, better_is, finite_mean, judged
 from ..execution.executor import LOCALLY, Work
@@ -43,7 +43,6 @@ from .slice_scores import AXIS_WORDS, SliceScores
 if TYPE_CHECKING:
     from ..trust.calibration import Calibration, Reliability
 
-FOREGROUND = "foreground"
 WITHOUT_TRUTH = "prediction without truth"  # a reason, and a key of what is not paired
 SURFACES = SurfaceSettings()
 STANDARD = MetricSelection(SURFACES)

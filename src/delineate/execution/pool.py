@@ -23,12 +23,11 @@ from itertools import chain
 from typing import Any
 
 from ..core.errors import DelineateError
-from .local import Outcome
+from .local import LOOK_EVERY_S, Outcome
 
 TRIES = 3
 NODE_DIED = "its node has died"  # in what Ray reports about a worker
 MOST_TRIES = 20  # with those that ended with their machine
-LOOK_EVERY_S = 1.0  # for cases that take too long
 AHEAD = 2  # cases that wait for each worker of the second stage, or are being read
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import FormatError, GeometryError, LabelError
 from ..core.inputs import MOST_BYTES, expecting, read_json, refuse_large
+from ..core.labels import FOREGROUND
 from ..core.volume import Volume
 from . import run_lengths
 from .polygons import Points, inside_polygon
@@ -40,7 +41,6 @@ _MARKS = re.compile(
     r'"(categories|shapes|imagePath|_via_img_metadata|shape_attributes|annotations|images|regions)"'
     r"|<annotations>|<Annotations\b"
 )
-UNNAMED = "foreground"
 MASK_BYTES = 10  # of a pixel while a shape is drawn, about
 KEPT_BYTES = 1 << 26  # of drawn shapes; those beyond it are drawn twice
 XML_BYTES = 1_000  # of an element in memory, about
@@ -424,7 +424,7 @@ def _of_runs_table(path: str) -> Outlines:
     for one in rows:
         known = pictures.setdefault(one.picture, Picture(one.picture, one.size, ()))
         if one.text:
-            name = one.structure or UNNAMED
+            name = one.structure or FOREGROUND
             shape = Shape(name, runs=one.text, relative=relative)
             pictures[one.picture] = replace(known, shapes=(*known.shapes, shape))
     names = {shape.name for picture in pictures.values() for shape in picture.shapes}
@@ -514,9 +514,9 @@ def _via_name(attributes: Mapping[str, Any]) -> str:
     wanted = [k for k in ("label", "class", "name", "structure", "type", "category") if k in filled]
     if not wanted and len(filled) > 1:
         raise ValueError(f"the regions have several attributes: {', '.join(filled)}")
-    value = filled[wanted[0]] if wanted else next(iter(filled.values()), UNNAMED)
+    value = filled[wanted[0]] if wanted else next(iter(filled.values()), FOREGROUND)
     # A check box gives {"liver": true}.
-    return str(next(iter(value), UNNAMED)) if isinstance(value, dict) else str(value)
+    return str(next(iter(value), FOREGROUND)) if isinstance(value, dict) else str(value)
 
 
 # ---- CVAT ----
@@ -568,7 +568,7 @@ def _frames(root: ElementTree.Element, masks: _Masks) -> list[Picture]:
             found = shapes.setdefault(int(one.attrib["frame"]), [])
             # A shape is outside from the frame on in which its structure is no longer seen.
             if one.attrib.get("outside") != "1":
-                found += _cvat_shapes([one], masks, track.attrib.get("label", UNNAMED))
+                found += _cvat_shapes([one], masks, track.attrib.get("label", FOREGROUND))
     last = int(root.findtext(".//stop_frame") or max(shapes, default=0))
     first = int(root.findtext(".//start_frame") or 0)
     end = max([last, *shapes]) + 1
@@ -577,7 +577,7 @@ def _frames(root: ElementTree.Element, masks: _Masks) -> list[Picture]:
 
 
 def _cvat_shapes(
-    image: Iterable[ElementTree.Element], masks: _Masks, label: str = UNNAMED
+    image: Iterable[ElementTree.Element], masks: _Masks, label: str = FOREGROUND
 ) -> Iterator[Shape]:
     for one in image:
         facts, name = one.attrib, one.attrib.get("label", label)
@@ -607,7 +607,7 @@ def _aperio(path: Path, root: ElementTree.Element) -> Outlines:
     shapes = []
     for layer in root.iter("Annotation"):
         stated = [one.attrib.get("Name", "") for one in layer.iterfind("Attributes/Attribute")]
-        name = next((one for one in stated if one and one != "Description"), UNNAMED)
+        name = next((one for one in stated if one and one != "Description"), FOREGROUND)
         for region in layer.iter("Region"):
             corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
             # Lines and points have fewer corners.

@@ -3,6 +3,8 @@
 ``measure`` computes what a rule needs, from one image (robust rules) or from the plan (fixed
 windows), and returns a ``Scaling``: clip, subtract, divide. All of it is elementwise, so it can be
 applied block by block.
+
+``shown_range`` is the range in which pictures and the viewer show intensities of no known unit.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ..core.plan import Normalisation
 from ..core.volume import background_of
 
 SAMPLE = 2_000_000  # voxels for percentiles; more change them by less than one intensity unit
+SHOWN = (1.0, 99.0)  # percentiles
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,13 @@ def sample(array: NDArray[Any], nonzero: bool = False) -> NDArray[np.float64]:
     values = flat[::step].astype(np.float64)
     values = values[np.isfinite(values)]
     return values[values != background_of(array)] if nonzero else values
+
+
+def shown_range(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The lowest and highest intensity that are shown of a ``sample``; 0 to 1 of an empty one.
+
+    >>> shown_range(np.arange(101.0)), shown_range(np.ones(3))
+    ((1.0, 99.0), (1.0, 2.0))
+    """
+    low, high = map(float, np.percentile(values, SHOWN)) if len(values) else (0.0, 1.0)
+    return low, high if high > low else low + 1

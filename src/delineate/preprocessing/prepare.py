@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..core.errors import GeometryError, InputError
 from ..core.grid import ANISOTROPY, AxisMap, Grid
 from ..core.plan import Plan
+from ..core.prediction import PROBABILITY_ONE
 from ..core.volume import (
     BODY_HU,
     Volume,
@@ -50,7 +51,6 @@ CHUNK_VOXELS = 2_400_000
 # Output voxels times classes from which the compiled comparison is used.
 CELLS_FROM = 500_000_000
 TIE = 1e-6  # scores closer than this are equal: the class that comes first wins, despite rounding
-PROBABILITY_ONE = 65535  # the integer that represents probability 1
 MASK_PLANES = 16  # planes that are searched for the crop at once
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.scores import better_is
+from ..core.scores import OVERALL, better_is
 from ..core.words import decimals, number_text
-from ..evaluation.comparing import OVERALL, Comparison, lacking_words, metric_words
+from ..evaluation.comparing import Comparison, lacking_words, metric_words
 from ..metrics.statistics import RESAMPLES
 from .text_table import WIDTH, Column, blocks
 

@@ -23,6 +23,7 @@ from ..core.inputs import expecting
 from ..core.words import decimals, duration, flattened, joined, number_text, spelled, value_text
 from ..evaluation.pairing import prediction_record
 from ..evaluation.training_verdict import CARE, GOOD, NOT_USABLE, Verdict
+from ..extend.findings import SEVERITIES
 from .plan_names import field_value
 from .plan_section import plan_rows
 from .reported_run import RUN, ReportedRun
@@ -64,7 +65,6 @@ APART = (
 )
 # Level of the verdict -> class of the page's style.
 TONES = {GOOD: "good", CARE: "care", NOT_USABLE: "bad"}
-SEVERITIES = ("error", "warning", "note")
 
 
 def render(run: ReportedRun, viewer: str | None = None) -> str:

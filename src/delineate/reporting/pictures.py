@@ -14,7 +14,6 @@ unknown, is shown as it is stored and without letters.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from ..core.volume import Volume
 from ..core.words import decimals
 from ..evaluation import overlapping as each
 from ..metrics import overlap
+from ..preprocessing import intensity
 from ..preprocessing.shear import orthogonal
 from .colours import BLACK, on_dark
 from .fonts import make_legible
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # window 400 at level 40
-PERCENTILES = (1.0, 99.0)
-SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles: sorting a whole scan takes seconds
 TITLE_INCHES = 0.24  # height of the title above each panel
 YELLOW = (255, 255, 0)
 RIGHT_ON_LEFT = "patient's right on the left"
@@ -338,17 +336,9 @@ def _window(
     if window is not None:
         low, high = window
         return (low, high), f"window {low:g} to {high:g}{' HU' if unit == 'HU' else ''}"
-    # Without a fixed window, percentiles of a regular subsample are used.
-    step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)]
-    finite = sample[np.isfinite(sample)] if array.dtype.kind == "f" else sample
-    low, high = (
-        (float(v) for v in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 1.0)
-    )
-    return (
-        low,
-        high if high > low else low + 1,
-    ), f"window {low:.4g} to {high:.4g} (percentiles {PERCENTILES[0]:g} to {PERCENTILES[1]:g})"
+    low, high = intensity.shown_range(intensity.sample(array))
+    named = "percentiles {:g} to {:g}".format(*intensity.SHOWN)
+    return (low, high), f"window {low:.4g} to {high:.4g} ({named})"
 
 
 def _amounts(mask: NDArray[Any], labels: LabelSet, axis: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UsageError
+from ..core.scores import OVERALL
 from ..core.words import decimals, mean_distance, spelled
 from ..metrics.overlap import MEASURES
 from .text_table import WIDTH, Column, blocks
@@ -31,7 +32,6 @@ OF_DICE = {
     "min": ("Dice, min", "min"),
 }
 POOLED = "pooled"
-MEAN = "mean of structures"
 
 
 def chosen_columns(asked: Sequence[str], selection: MetricSelection) -> list[str]:
@@ -81,7 +81,7 @@ def table(evaluated: EvaluationResult, columns: Sequence[str] = (), width: int =
         _column(evaluated, name, unit, is_mean)
         for name in chosen_columns(columns, evaluated.chosen)
     ]
-    structures = Column("structure", (*names, *([MEAN] if is_mean else [])), is_name=True)
+    structures = Column("structure", (*names, *([OVERALL] if is_mean else [])), is_name=True)
     parts: list[Any] = [
         Text(f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", style="bold")
     ]

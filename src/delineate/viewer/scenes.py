@@ -26,11 +26,10 @@ from ..core.labels import (
     unique_values,
 )
 from ..core.volume import Volume
+from ..preprocessing import intensity
 from ..reporting.colours import on_dark
 from ..reporting.pictures import check_place, is_placed
 
-PERCENTILES = (1.0, 99.0)
-SAMPLE_VOXELS = 1 << 21  # voxels used for the percentiles
 GREY = (128, 128, 128)  # of ignored voxels
 # Of the bands of a map, from the second lowest to the highest.
 BAND_COLOURS = ((120, 28, 109), (188, 55, 84), (237, 105, 37), (252, 255, 164))
@@ -267,17 +266,10 @@ def _mask(mask: Mask) -> dict[str, Any]:
 
 def _channel(array: NDArray[Any], unit: str) -> dict[str, Any]:
     """The intensity windows that can be chosen; the page starts with the first."""
-    step = max(1, math.ceil((array.size / SAMPLE_VOXELS) ** (1 / 3)))
-    sample = array[tuple(slice(None, None, step if n > step else 1) for n in array.shape)].astype(
-        np.float64
-    )
-    finite = sample[np.isfinite(sample)]
-    low, high = (
-        (float(v) for v in np.percentile(finite, PERCENTILES)) if finite.size else (0.0, 1.0)
-    )
-    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    values = intensity.sample(array)
+    least, most = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     measured = {
-        "1–99 %": (low, high if high > low else low + 1),
+        "{:g}–{:g} %".format(*intensity.SHOWN): intensity.shown_range(values),
         "full range": (least, most if most > least else least + 1),
     }
     windows = {**WINDOWS_HU, **measured} if unit == "HU" else measured

@@ -14,6 +14,7 @@ from typing import Any
 from ...core.labels import LabelSet
 from ...core.manifest import Manifest
 from ...extend.findings import Finding
+from ...formats.raster import COLOURS
 from .alignment import shifted
 from .doctor import Examination
 from .modalities import exchanged
@@ -22,7 +23,6 @@ from .truths import reversed_orders
 FEW = 8  # in smaller cohorts a structure of a single case is usual
 MOST_NAMED = 12
 NAMES = "\0"
-COLOURS = ("red", "green", "blue")  # channels of one picture, which no one exchanges
 
 
 def compare_truths(
@@ -156,7 +156,7 @@ def _persons(known: Sequence[Finding]) -> dict[str, str]:
 
 def check_channels(all_of: Sequence[Examination], names: Sequence[str]) -> list[Finding]:
     """Warn about cases in which two channels are exchanged."""
-    if tuple(names) == COLOURS:
+    if tuple(names) == COLOURS:  # channels of one picture, which no one exchanges
         return []
     profiles = {e.case: e.profiles for e in all_of if e.profiles is not None}
     findings = []

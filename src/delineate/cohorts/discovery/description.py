@@ -49,7 +49,7 @@ from pydantic_core import PydanticCustomError
 
 from ...core.errors import InputError, LabelError, LayoutError
 from ...core.inputs import read_yaml
-from ...core.labels import LabelMapping, LabelSet
+from ...core.labels import FOREGROUND, LabelMapping, LabelSet
 from ...core.manifest import Case, Source
 from ...core.volume import ReadAs
 from ...extend.findings import Draft
@@ -71,7 +71,6 @@ _PLACEHOLDERS = {
 }
 _ITEM = re.compile(r"(.+\.(?:npz|h5|hdf5))#(.+)")
 Patterns = str | list[str]
-FOREGROUND = "foreground"  # the structure of masks in {part} files that have no name
 
 
 class Description(BaseModel):

@@ -32,7 +32,7 @@ from ...core.machine import name_of_machine
 from ...core.manifest import ABSENT, Case, Manifest, Source
 from ...core.outputs import refuse_replacing
 from ...core.plan import Plan
-from ...core.prediction import RECORD, Prediction
+from ...core.prediction import PROBABILITY_ONE, RECORD, Prediction
 from ...core.schema import SCHEMAS, migrate
 from ...core.scores import without_nan
 from ...core.terms import contradicts_modality
@@ -210,7 +210,6 @@ def _write_montage(case: str, scan: Volume, prediction: Prediction, out: Path, s
 
 def _write_probabilities(case: Case, prediction: Prediction, out: Path) -> str:
     from ...formats import nifti
-    from ...preprocessing.prepare import PROBABILITY_ONE
 
     assert prediction.probabilities is not None  # because the option asks for them
     target = out / "probabilities" / f"{case.id}.nii.gz"

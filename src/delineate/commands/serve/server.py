@@ -40,7 +40,7 @@ from .calls import Call, Program, in_place_of, silence
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # calls in the queue
-MEMORY_SHARE = 0.25  # of the machine's memory, unless a limit is given
+MODELS_SHARE = 0.25  # of the machine's memory for models, unless a limit is given
 UNFORESEEN = 70  # exit code
 LEFT_S = 20.0  # until threads of a call that a signal has ended have ended too
 STOPPED_S = 5.0  # until an engine that is asked to stop has removed its socket
@@ -64,7 +64,7 @@ class Resident:
     def __init__(self, run: Run, options: ServeOptions = ServeOptions(), say: Say = unsaid):
         self._run, self._say = run, say
         self.idle_s = options.idle_s
-        self._most_bytes = options.memory_bytes or int(MEMORY_SHARE * memory_bytes())
+        self._most_bytes = options.memory_bytes or int(MODELS_SHARE * memory_bytes())
         self._program = Program.running()
         self._kept = Kept()
         self._waiting: queue.Queue[Call | None] = queue.Queue(MOST_WAITING)

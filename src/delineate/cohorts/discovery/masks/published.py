@@ -25,7 +25,7 @@ UNTIL_2016 = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhanci
 _NCR_NET = "necrotic and non-enhancing tumour core"
 _PED_2023 = {1: "non-enhancing component", 2: "oedema", 3: "enhancing tumour"}
 _PED_SINCE_2024 = {1: "enhancing tumour", 2: "non-enhancing tumour", 3: "cyst", 4: "oedema"}
-_TUMOUR = {1: "liver", 2: "liver tumour"}
+LIVER_TUMOUR = {1: "liver", 2: "liver tumour"}
 # Form of the ids of all cases -> the tables of the editions with this form.
 _FORMS: tuple[tuple[str, tuple[dict[int, str], ...]], ...] = (
     (r"BraTS-PED", (_PED_2023, _PED_SINCE_2024)),
@@ -40,7 +40,7 @@ _FORMS: tuple[tuple[str, tuple[dict[int, str], ...]], ...] = (
     (r"brats_(2012|2013|tcia)_", (UNTIL_2016,)),
     (r"OAS1_\d{4}_MR\d+.*(gfc|fseg)", (TISSUES,)),
     # The Decathlon, also in parts (liver_12_0).
-    (r"liver[_-]\d+([_-]\d+)?$", (_TUMOUR,)),
+    (r"liver[_-]\d+([_-]\d+)?$", (LIVER_TUMOUR,)),
     (r"pancreas_\d+(_\d+)?$", ({1: "pancreas", 2: "pancreatic tumour"},)),
     (r"spleen_\d+(_\d+)?$", ({1: "spleen"},)),
 )

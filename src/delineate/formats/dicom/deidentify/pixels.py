@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core.errors import FormatError
+from ..header.file import SECONDARY_CAPTURE
 from ..values.read import unused_bits
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right, bottom excluded
 
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # Ultrasound, other, endoscopy and photographs, scanned pages and films.
 _MODALITIES = ("US", "IVUS", "OT", "ES", "XC", "GM", "DG", "DOC", "HC", "SC")
 # Words of ImageType in pages that a scanner draws.

@@ -30,10 +30,12 @@ SAME_STATED = 1e-3  # mm, or of direction cosines
 ENHANCED = tuple(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")
 )
-# CT, MR, PET, NM, secondary capture.
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# With CT, MR, PET and NM.
 IMAGES = (
     *ENHANCED,
-    *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20", "7")),
+    *(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "4", "128", "20")),
+    SECONDARY_CAPTURE,
 )
 SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 # Beginnings of transfer syntaxes (PS3.5 A.4.5 to A.4.9).

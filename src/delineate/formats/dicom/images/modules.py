@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["MULTI_FRAME", "OTHER", "SECONDARY_CAPTURE", "attributes_of", "class_of"]
+from ..header.file import SECONDARY_CAPTURE
+
+__all__ = ["MULTI_FRAME", "OTHER", "attributes_of", "class_of"]
 
 OTHER = "OT"  # the modality of what has none of its own
 _CLASSES = {
@@ -18,7 +20,6 @@ _CLASSES = {
     "PT": "1.2.840.10008.5.1.4.1.1.128",
 }
 DERIVED = ("DERIVED", "SECONDARY")
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # Modality -> class of highdicom.legacy (PS3.3 A.70 to A.72).
 MULTI_FRAME = {
     "CT": "LegacyConvertedEnhancedCTImage",

@@ -30,11 +30,11 @@ from ...raster import COLOURS
 from ...slices.record import VIEWS
 from ..derived import with_dates_of
 from ..geometry import LPS_TO_RAS, MOST_TILT_DEG, layout
-from ..header.file import Series, lenient, open_dataset
+from ..header.file import SECONDARY_CAPTURE, Series, lenient, open_dataset
 from ..identity import uid_of
 from ..source import STUDY, date_of, series_of, shortened
 from ..values import read_series
-from .modules import MULTI_FRAME, OTHER, SECONDARY_CAPTURE, attributes_of, class_of
+from .modules import MULTI_FRAME, OTHER, attributes_of, class_of
 from .stored import StoredPixels
 
 BACK_MM = 1e-3  # largest distance of a voxel that was read again from its place

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ....core import atomic
 from ....core.errors import OutputError
 from ....core.labels import Label, LabelSet
+from ....core.prediction import PROBABILITY_ONE
 from ....core.terms import coding_of
 from ....core.volume import Volume
 from ..derived import (
@@ -42,7 +43,6 @@ from .frames import frames as frames_of
 from .header import read_header
 
 UNKNOWN = "not stated"  # the name of the algorithm of masks of which it is not known
-PROBABILITY_ONE = 65535  # of stored probabilities, see ``core.prediction``
 
 
 @dataclass(frozen=True, eq=False)

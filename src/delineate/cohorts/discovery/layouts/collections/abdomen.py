@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ...masks.published import LIVER_TUMOUR
 from ..forms import Form, register
 
 KITS = {1: "kidney", 2: "kidney tumour", 3: "kidney cyst"}
-LITS = {1: "liver", 2: "liver tumour"}
 BTCV = {
     1: "spleen",
     2: "right kidney",
@@ -56,7 +56,7 @@ register(
     Form(
         {"CT": r"[*{group:batch.*}/]{id:(?P<split>test)-volume-\d+|volume-(?P<number>\d+)}"},
         r"[*{group:batch.*}/]segmentation-{number:\d+}",
-        names=LITS,
+        names=LIVER_TUMOUR,
         modality="CT",
     ),
 )

@@ -4,9 +4,9 @@ tumours of BraTS until 2015.
 
 from __future__ import annotations
 
+from ...masks.published import UNTIL_2016
 from ..forms import Form, register
 
-GLIOMA = {1: "necrosis", 2: "oedema", 3: "non-enhancing tumour", 4: "enhancing tumour"}
 _ATLAS = r"[{split:training|testing}/]{group:R\d+}/{patient:sub-[^_]+}/{session:ses-[^_]+}/anat/"
 _ISLES = "[rawdata/]{patient:sub-[^_]+}/{session:ses-[^_]+}/"
 _MSSEG = r"[{split:training|testing}/]{group:center_?\d+}/{id:patient_?\d+}/"
@@ -139,7 +139,7 @@ register(
         },
         "[{group:HGG?|LGG?}/]{id}/VSD.*.OT*/VSD.*.OT*",
         "{group}_{id}",
-        names=GLIOMA,
+        names=UNTIL_2016,
         modality="MR",
     ),
 )
@@ -156,7 +156,7 @@ register(
         },
         _UCSF + "{id}_tumor_segmentation",
         patient="{patient}",
-        names=GLIOMA,
+        names=UNTIL_2016,
         modality="MR",
         unused="bias-corrected copies, diffusion, perfusion and SWI, and masks of the brain; name "
         "them as channels in a description to use them",
@@ -178,7 +178,7 @@ register(
         },
         f"[*/]images_segm/{_UPENN}_segm",
         patient="{patient}",
-        names=GLIOMA,
+        names=UNTIL_2016,
         modality="MR",
         unused="automatic masks (automated_segm) are no truth; cases with none other have no label",
     ),

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from .....core.errors import LayoutError
-from .....core.labels import side_of
+from .....core.labels import FOREGROUND, side_of
 from .....core.manifest import Source
 from .....core.terms import is_known_structure
 from .....formats.files import stem
@@ -22,7 +22,6 @@ from ...tree import Tree, is_raster, match_names, source
 from .roles import LABEL_WORD, VIEWS
 
 SHARE = 0.5  # of the smaller side that must have a partner
-ONE = "foreground"  # the structure of instances
 Masks = dict[str, dict[str, list[Path]]]  # image -> structure -> its masks
 
 
@@ -94,7 +93,7 @@ def _by_image(
     found: Masks = {}
     for image, one in match.items():
         for name, path in inner[one].items():
-            structure = _plain(name) if are_structures else ONE
+            structure = _plain(name) if are_structures else FOREGROUND  # of instances
             found.setdefault(image, {}).setdefault(structure, []).append(path)
     return found
 
