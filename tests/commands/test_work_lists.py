@@ -83,6 +83,13 @@ def test_shards_of_a_list_share_it_and_a_whole_call_gathers(archive, tmp_path):
     ]
 
 
+def test_damaged_parquet_is_one_sentence(archive, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    (archive / "t.parquet").write_bytes(b"PAR1" * 20)
+    with pytest.raises(InputError, match="is damaged or not Parquet"):
+        done(archive, tmp_path / "out", "t.parquet")
+
+
 def test_patterns_and_tables_are_lists(archive, tmp_path):
     found = predict(archive / "m.model", [f"{archive}/scans/[ab]*.gz"], tmp_path / "p", OPTIONS)
     assert isinstance(found, ListReport) and (found.done, found.failed) == (2, 0)
@@ -90,6 +97,13 @@ def test_patterns_and_tables_are_lists(archive, tmp_path):
         predict(archive / "m.model", [f"{archive}/none/*.gz"], tmp_path / "p", OPTIONS)
     (archive / "t.csv").write_text("id,MR,sex\nb,scans/b.nii.gz,F\nx,a\n")
     assert done(archive, tmp_path / "t", "t.csv") == (1, 0, 1)
+    # Empty lines are no cases, and a list without any is no success.
+    (archive / "t.csv").write_text("id,MR\r\n\r\nb,scans/b.nii.gz\r\n\r\nx,none")
+    assert done(archive, tmp_path / "v", "t.csv") == (1, 0, 1)
+    assert status(tmp_path / "v").left == 0
+    (archive / "none.jsonl").write_text("\n \n")
+    with pytest.raises(InputError, match="lists no scan"):
+        done(archive, tmp_path / "w", "none.jsonl")
     with pytest.raises(UsageError, match="exclude other inputs"):
         predict(archive / "m.model", [archive / "t.csv", archive / "scans"], tmp_path / "u")
     with pytest.raises(UsageError, match="--only is not for work lists"):

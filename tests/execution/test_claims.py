@@ -16,6 +16,7 @@ import pytest
 from delineate.core.errors import OutputError
 from delineate.execution import claims
 from delineate.execution.claims import claimed, holder_of
+from delineate.execution.shards import WHOLE, claimed_by
 
 KILLED = (
     "import os, sys\nfrom delineate.execution.claims import claimed\n"
@@ -79,6 +80,23 @@ def test_a_claim_of_another_machine_counts_while_it_is_renewed(path):
     of_another_machine(path, age_s=90)
     with claimed(path):
         assert "elsewhere" not in path.read_text()
+
+
+def test_who_replaces_a_killed_machine_waits_until_its_claim_is_stale(path, monkeypatch):
+    monkeypatch.setattr(claims, "STALE_AFTER_S", 0.5)
+    monkeypatch.setattr(claims, "ASKED_EVERY_S", 0.002)
+    of_another_machine(path, age_s=0.2)
+    began = time.monotonic()
+    with claimed_by(path.parent, WHOLE):
+        assert time.monotonic() - began > 0.2 and "elsewhere" not in path.read_text()
+    # One that is renewed is that of a living process, which is refused without further waiting.
+    monkeypatch.setattr(claims, "STALE_AFTER_S", 60.0)
+    of_another_machine(path, age_s=30)
+    renewal = threading.Timer(0.1, os.utime, (path,))
+    renewal.start()
+    with pytest.raises(OutputError, match="process 1 on elsewhere works here now"):
+        claimed_by(path.parent, WHOLE).__enter__()
+    renewal.join()
 
 
 def test_a_claim_that_is_being_written_counts(path):

@@ -52,6 +52,13 @@ def test_objects_are_fetched_whole_through_faults(quick, tmp_path):
         with pytest.raises(InputError, match=r"/b\.bin: does not exist") as absent:
             stores.fetch(f"{url}/b.bin?signature=secret", target)
         assert "secret" not in str(absent.value)
+    # An error of the server is no absence, which fsspec reports for all errors of HTTP.
+    faults = iter(["503", "503"])
+    with unreliable(server.server_address, lambda *_: next(faults, "")) as (url, seen):
+        assert stores.exists(f"{url}/a.bin") and not stores.exists(f"{url}/b.bin")
+        assert seen["503"] == 2
+    with pytest.raises(InputError, match="failed 4 times: Cannot connect"):
+        stores.exists("http://127.0.0.1:9/a.bin")
     always = unreliable(server.server_address, lambda m, *_: "short" if m == "GET" else "")
     with always as (url, seen), pytest.raises(InputError, match="failed 4 times") as cut:
         stores.fetch(f"{url}/a.bin?signature=secret", target)

@@ -17,6 +17,7 @@ Other columns are ignored. No scan is opened here.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import io
@@ -108,7 +109,7 @@ def rows(place: str | Path, channels: Sequence[str]) -> Iterator[Row | Unusable]
         channels: of the model; each scan has a source for each, or one with all of them.
 
     Raises:
-        InputError: the list cannot be read.
+        InputError: the list cannot be read, or has no scan.
         UsageError: a package is missing.
     """
     text = stores.local(place)
@@ -119,10 +120,9 @@ def rows(place: str | Path, channels: Sequence[str]) -> Iterator[Row | Unusable]
     if ending not in ENDINGS:  # one object
         yield _matched((stem(text.partition("?")[0]), text))
         return
-    if ending == ".parquet":
-        require_extra("cluster", "a list in Parquet", only=("pyarrow",))
     folder = _folder_of(text)
     name = stores.shown(text).rpartition("/")[2]
+    line = ""
     with stores.opened(text) as file:
         for number, found in _objects(file, ending, text):
             line = f"{name} line {number}"
@@ -134,22 +134,28 @@ def rows(place: str | Path, channels: Sequence[str]) -> Iterator[Row | Unusable]
             except DelineateError as error:
                 said = f"{error.message} (id {found.get('id')!r:.80})"
                 yield Unusable(line, InputError(said, path=line))
+    if not line:
+        raise InputError("lists no scan", path=stores.shown(text))
 
 
 def count_of(place: str | Path) -> int | None:
     """The number of lines of a list on this machine, in a second for millions; None if that is not
-    known before the end.
+    known before the end. Lines that are empty count.
+
+    Raises:
+        InputError: it is no Parquet. UsageError: a package is missing.
     """
     text = stores.local(place)
     if stores.is_url(text) or _is_pattern(text) or not os.path.isfile(text):
         return None
     with open(text, "rb") as file:
         if text.lower().endswith(".parquet"):
-            from pyarrow import parquet
-
-            return int(parquet.ParquetFile(file).metadata.num_rows)
-        lines = sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
-        return lines - text.lower().endswith(".csv")
+            with _table(file, text) as table:
+                return int(table.metadata.num_rows)
+        lines, last = 0, b"\n"
+        for part in iter(lambda: file.read(1 << 20), b""):
+            lines, last = lines + part.count(b"\n"), part[-1:]
+        return max(0, lines + (last != b"\n") - text.lower().endswith(".csv"))
 
 
 def _folder_of(text: str) -> str:
@@ -176,19 +182,32 @@ def _objects(
                 yield number, error
 
 
-def _of_parquet(file: BinaryIO, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
+@contextlib.contextmanager
+def _table(file: BinaryIO, place: str) -> Iterator[Any]:
+    """A file of Parquet.
+
+    Raises:
+        InputError: it cannot be read, here or in the block. UsageError: a package is missing.
+    """
+    require_extra("cluster", "a list in Parquet", only=("pyarrow",))
     import pyarrow
     from pyarrow import parquet
 
-    number = 0
     try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=ROWS):
-            for found in batch.to_pylist(maps_as_pydicts="lossy"):
-                number += 1
-                yield number, {key: value for key, value in found.items() if value is not None}
+        yield parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"is damaged or not Parquet ({reason})", path=place) from error
+
+
+def _of_parquet(file: BinaryIO, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    with _table(file, place) as table:
+        batches = table.iter_batches(batch_size=ROWS)
+        while (batch := next(batches, None)) is not None:
+            for found in batch.to_pylist(maps_as_pydicts="lossy"):
+                number += 1
+                yield number, {key: value for key, value in found.items() if value is not None}
 
 
 def _of_csv(file: BinaryIO, place: str) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:

@@ -2,14 +2,15 @@
 
 A claim names its process and is renewed every ``RENEWED_EVERY_S``. It ends with its block. One that
 a killed process left counts no more: at once if the process ran on this machine, else
-``STALE_AFTER_S`` after it was renewed last. Times are those of the disk, because the clocks of
-machines differ; no lock of a network drive is used.
+``STALE_AFTER_S`` after it was renewed last (``settle`` waits for one or the other). Times are those
+of the disk, because the clocks of machines differ; no lock of a network drive is used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import secrets
@@ -30,6 +31,7 @@ RENEWED_EVERY_S = 10.0
 STALE_AFTER_S = 60.0
 ASKED_EVERY_S = 0.05
 SAME_START_S = 2.0  # start times of one process may differ by rounding
+log = logging.getLogger(__name__)
 # Token -> claim of this process, and the event that ends its renewal.
 _OWN: dict[str, tuple[Claim, threading.Event]] = {}
 
@@ -118,9 +120,41 @@ def holder_of(path: str | Path) -> str:
     words = (
         f"process {content.get('pid', 'unknown')} on {content.get('host', 'an unknown machine')}"
     )
-    if content and _machine() == {key: content.get(key) for key in _machine()}:
+    if not _is_of_another_machine(path):
         return words if _lives(content) else ""
     return words if _age_s(path) < STALE_AFTER_S else ""
+
+
+def settle(path: str | Path) -> None:
+    """Wait until it is known whether the process of another machine that holds the claim at
+    ``path`` is alive: it renews the claim, or the claim is too old. So what starts in place of a
+    process that was killed with its machine (a pod, a job that is queued again) is not refused.
+    """
+    path, seen, is_noted = Path(path), _state(path), False
+    while seen is not None and _state(path) == seen and _is_of_another_machine(path):
+        if not (holder := holder_of(path)):
+            return
+        if not is_noted:
+            is_noted = True
+            log.warning(
+                "%s: %s works here or was killed; this shows within %.0f s",
+                path.parent,
+                holder,
+                STALE_AFTER_S,
+            )
+        time.sleep(ASKED_EVERY_S * 10)
+
+
+def _state(path: Path) -> tuple[str, float] | None:
+    """Whose claim it is, and when it was renewed; None without one."""
+    with contextlib.suppress(OSError):
+        return str(_content(path).get("token", "")), path.stat().st_mtime
+    return None
+
+
+def _is_of_another_machine(path: Path) -> bool:
+    content = _content(path)
+    return _machine() != {key: content.get(key) for key in _machine()}
 
 
 def _take(path: Path, done: threading.Event, is_last: bool) -> Claim | None:

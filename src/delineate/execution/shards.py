@@ -19,7 +19,7 @@ from typing import Self
 
 from ..core.atomic import remove_temporaries
 from ..core.errors import OutputError, UsageError
-from .claims import CLAIM, Claim, claimed, holder_of
+from .claims import CLAIM, Claim, claimed, holder_of, settle
 
 TURN = "turn.json"  # the claim while a file of all shards is changed
 PATIENCE_S = 600.0
@@ -118,6 +118,8 @@ def claimed_by(folder: str | Path, shard: Shard) -> Iterator[Claim]:
         OutputError: the same shard, or all cases at once, is worked on by a process that is alive.
     """
     place = Path(folder)
+    for left in {place / shard.named(CLAIM), place / CLAIM, *_theirs(place, shard)}:
+        settle(left)
     with contextlib.ExitStack() as stack:
         with turn(place, shard):
             claim = stack.enter_context(claimed(place / shard.named(CLAIM)))
@@ -133,3 +135,8 @@ def claimed_by(folder: str | Path, shard: Shard) -> Iterator[Claim]:
             if not holders:
                 remove_temporaries(place)
         yield claim
+
+
+def _theirs(place: Path, shard: Shard) -> list[Path]:
+    """The claims of shards, if ``shard`` cannot work next to them."""
+    return files_of_shards(place, CLAIM) if shard.is_whole else []

@@ -198,7 +198,17 @@ def exists(url: str) -> bool:
         InputError: the store cannot be asked.
     """
     system, path = _system(url)
-    return bool(_tried(url, lambda: system.isfile(path), InputError))
+
+    def is_there() -> bool:  # "isfile" of fsspec is false after any error
+        try:
+            _state(system, path)
+        except FileNotFoundError as error:
+            if _hidden(error) is not None:
+                raise
+            return False
+        return True
+
+    return _tried(url, is_there, InputError)
 
 
 @contextlib.contextmanager
@@ -298,11 +308,14 @@ def _tried(url: str, act: Callable[[], Result], kind: type[DelineateError]) -> R
             return act()
         except DelineateError:
             raise
-        except FileNotFoundError as error:
-            raise kind("does not exist", path=shown(url)) from error
         except (PermissionError, NotImplementedError) as error:
             raise kind("no permission for this by the store", path=shown(url)) from error
-        except Exception as error:
+        except Exception as found:
+            error = found
+            if isinstance(found, FileNotFoundError):
+                if (hidden := _hidden(found)) is None:
+                    raise kind("does not exist", path=shown(url)) from found
+                error = hidden
             if attempt == ATTEMPTS or _is_final(error):
                 raise kind(
                     f"failed {attempt} time{'s' * (attempt != 1)}: {_reason(error)}",
@@ -312,19 +325,40 @@ def _tried(url: str, act: Callable[[], Result], kind: type[DelineateError]) -> R
     raise AssertionError("not reached")
 
 
+def _hidden(error: FileNotFoundError) -> Exception | None:
+    """The error of the server or network that fsspec reports as an object that does not exist, as
+    it does for every error of HTTP; None if there is none.
+    """
+    cause = error.__cause__
+    if isinstance(cause, FileNotFoundError) or _code(cause) in (404, 410):
+        return None
+    of_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+    return cause if of_network and isinstance(cause, Exception) else None
+
+
+def _code(error: BaseException | None) -> int | None:
+    """The state of HTTP that a server has answered with; None without an answer, as after one that
+    is no HTTP, for which aiohttp makes up a state and has no headers.
+    """
+    code = getattr(error, "status", None)
+    return code if isinstance(code, int) and getattr(error, "headers", ...) is not None else None
+
+
 def _is_final(error: Exception) -> bool:
     """Whether the server refuses for good, by a state of 4xx that does not ask for patience, or the
     disk here is full.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    code = getattr(error, "status", None)
-    return isinstance(code, int) and 400 <= code < 500 and code not in (408, 425, 429)
+    code = _code(error)
+    return code is not None and 400 <= code < 500 and code not in (408, 425, 429)
 
 
 def _reason(error: Exception) -> str:
     """Why, without addresses, which may have a signature."""
-    if isinstance(code := getattr(error, "status", None), int):
+    if code := _code(error):
         return f"HTTP state {code}"
+    if getattr(error, "status", None) is not None:  # its words have bytes of the answer
+        return f"no answer of HTTP that can be used ({type(error).__name__})"
     words = re.sub(r"\S*(://|[Ss]ignature|[Tt]oken)\S*", "", str(error)).strip()
     return " ".join(words.split())[:200] or type(error).__name__

@@ -107,10 +107,11 @@ def predict_list(
         record(stored)
         with reading_at_most(options.ram_bytes), ledger:
             job = SegmentList(bundle, path, folder, options, ledger, claim, say, url)
-            rows = _all_rows(inputs, job.channels)
+            rows = _Counted(_all_rows(inputs, job.channels))
             tally = many.run(
                 rows, job, ledger, shard, again=options.again, total=total, progress=progress
             )
+        head["listed"] = rows.count  # without lines that are empty
         claim.confirm()
         ledger.compact()
         record(None)
@@ -143,6 +144,18 @@ def _all_rows(
 ) -> Iterator[Row | work_list.Unusable]:
     for one in inputs:
         yield from work_list.rows(one, channels)
+
+
+class _Counted:
+    """Rows, and how many have been read."""
+
+    def __init__(self, rows: Iterable[Row | work_list.Unusable]):
+        self._rows, self.count = rows, 0
+
+    def __iter__(self) -> Iterator[Row | work_list.Unusable]:
+        for row in self._rows:
+            self.count += 1
+            yield row
 
 
 def _refuse_options(options: PredictOptions) -> None:
