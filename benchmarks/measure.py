@@ -195,7 +195,7 @@ def python_with(module: str, peer: Path | None) -> Path | None:
     """The Python of the peers' environment, or else of this one, that has a module; None if neither
     has it.
     """
-    if peer is not None:
+    if peer is not None and (peer / "bin" / "python").is_file():
         _PEERS.add(peer)
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
     for python in (*([peer / "bin" / "python"] if peer else ()), Path(sys.executable)):

@@ -116,7 +116,8 @@ from delineate.commands.predict.predict import predict
 from delineate.commands.options import PredictOptions
 done = predict(sys.argv[1], [sys.argv[2]], sys.argv[3], PredictOptions())
 assert not done.failures, done.failures
-assert "torch" not in sys.modules
+assert not {"torch", "pydicom"} & set(sys.modules)
+assert not any("WithoutPydicom" in str(finder) for finder in sys.meta_path)
 """
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..core.plan import Inference, Plan
 from ..core.store import StoredCase
@@ -134,6 +133,8 @@ def part_of(found: NDArray[np.bool_], plan: Plan, shape: Sequence[int]) -> Part 
     """
     if not found.any():
         return None
+    from scipy import ndimage  # takes long to import, and most models have no coarse pass
+
     mask, steps = ndimage.maximum_filter(found, 2 * MARGIN + 1), steps_of(plan)
     box = []
     for axis in range(3):

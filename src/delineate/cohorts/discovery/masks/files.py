@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ....core.errors import DelineateError
 from ....core.labels import as_whole_numbers, unique_values, value_counts
@@ -176,6 +175,8 @@ def _objects(array: NDArray[Any], counts: Mapping[int, int]) -> int:
     number = len(counts)
     if not number or array.shape[2] > 1 or not 0 < min(counts) <= max(counts) <= GAPS * number:
         return 0
+    from scipy import ndimage  # takes long to import, and few masks come here
+
     plane = array[..., 0].astype(np.int32)
     boxes = ndimage.find_objects(plane)
     single = sum(ndimage.label(plane[boxes[v - 1]] == v, np.ones((3, 3)))[1] == 1 for v in counts)
