@@ -122,3 +122,35 @@ def test_decision_records_have_one_form():
             text,
             flags=re.DOTALL,
         ), path.name
+
+
+def test_performance_pages_are_those_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import performance_page
+
+    folders = [path for path in performance_page.RESULTS.iterdir() if path.is_dir()]
+    for folder in folders:
+        kept = (performance_page.PAGES / f"{folder.name}.md").read_text(encoding="utf-8")
+        assert kept == performance_page.page(folder), "run benchmarks/performance_page.py"
+    # Quartiles of runs and of ratios of the same turn, memory, commits, and what is missing.
+    row = {"patch": "8x8x8", "batch": 2}
+    row["ours"] = {"work_s": 2.0, "each_s": [1.0, 2.0, 3.0], "beyond_input_mb": 500}
+    row["tuned"] = {"work_s": 4.0, "each_s": [4.0, 4.0, 4.0], "precision": "float32"}
+    record = {
+        "command": "python benchmarks/step_time.py",
+        "commit": "abc",
+        "machine": {"processor": "P", "cores": 2, "python": "3"},
+        "absent": ["Some package"],
+        "steps": [row],
+    }
+    (tmp_path / "step_time.json").write_text(json.dumps(record))
+    page = performance_page.page(tmp_path)
+    for text in (
+        "`python benchmarks/step_time.py`, commit abc",
+        "| 2.00 s (1.50 s to 2.50 s), 0.50 GB |",
+        "nnU-Net's step tuned (float32, channels last): 4.00 s (4.00 s to 4.00 s)",
+        "| **2.00** (1.67 to 3.00) |",
+        "| – | – | Some package: not installed | – |",
+        "## Not measured on this machine\n\n`start_up.py`",
+    ):
+        assert text in page, (text, page)
