@@ -28,13 +28,31 @@ from train_nnunet import cohort_of, options, trained
 
 DATA_SET = "hippocampus"
 CODE = """
-import json, sys
+import json, sys, tempfile, time
 from pathlib import Path
-from what_helps import prepared, score
+import torch
+from delineate.training.loop import TrainingJob, fit
+from what_helps import FOLDS, prepared
 
-run = prepared(sys.argv[1], 600.0, 1, Path(sys.argv[2]), None)
-seconds = 60 * float(sys.argv[3])
-print(json.dumps({"steps": score(run, run.plan, 1, seconds, None)["steps"]} if seconds else {}))
+seconds, lines = 60 * float(sys.argv[3]), []
+run = prepared(sys.argv[1], 600.0, 1, Path(sys.argv[2]), None, overwrite=not seconds)
+if seconds:
+    training, _ = run.sides(1 % FOLDS)
+    cases = [run.run.store.open(case.id).loaded() for case in training]
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            TrainingJob(
+                run.plan,
+                cases,
+                [],
+                Path(folder),
+                torch.device("cpu"),
+                seed=1,
+                deadline=time.monotonic() + seconds,
+                listener=lines.append,
+            )
+        )
+print(json.dumps({"steps": lines[-1]["step"] if lines else 0}))
 """
 
 

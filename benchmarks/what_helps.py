@@ -139,8 +139,11 @@ def widths(first: int | list[int], planned: list[int]) -> list[int]:
     return [first[0], *(max(first[1], w * first[1] // planned[1]) for w in planned[1:])]
 
 
-def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None) -> PlannedRun:
-    """A cohort, read, planned for the budget and preprocessed as ``train`` does it.
+def prepared(
+    name: str, budget_s: float, seed: int, work: Path, dims: int | None, overwrite: bool = True
+) -> PlannedRun:
+    """A cohort, read, planned for the budget and preprocessed as ``train`` does it. Without
+    ``overwrite``, an earlier plan and its prepared cases are used.
 
     The store is used for all seeds.
     """
@@ -155,7 +158,7 @@ def prepared(name: str, budget_s: float, seed: int, work: Path, dims: int | None
         labels=labels,
         dims=dims,
     )
-    run = open_run(request.validated(), work / f"{name}_{seed}_{dims or 'own'}.model", True)
+    run = open_run(request.validated(), work / f"{name}_{seed}_{dims or 'own'}.model", overwrite)
     planned = settle_plan(run, settle_cohort(run)[0])
     prepare_cohort(planned.learning, planned.plan, run.store)
     return planned

@@ -2,8 +2,8 @@
 process: an imported nnU-Net, compared with nnU-Net's own command, and a model of our own.
 
     python benchmarks/whole_ct.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
-        [--peer-runs 3] [--overlaps 0.25 0.5] [--size 512 512 300] [--patch 128]
-        [--widths 32 64 128 256 320 320] [--data ../shared/data]
+        [--peer-runs 3] [--overlaps 0.25 0.5] [--without ROW ...] [--size 512 512 300]
+        [--patch 128] [--widths 32 64 128 256 320 320] [--data ../shared/data]
 
 The scan is the small CT of `ct_small`, enlarged, with noise of 12 HU; the networks have random
 weights, because only their size matters here, and a spacing of 1.5 mm. The imported model keeps
@@ -154,13 +154,17 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, default=[512, 512, 300])
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 320, 320])
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="ROW", help="such as 'imported, first use'"
+    )
     a = parser.parse_args()
     has_peer = python_with("nnunetv2", a.peer) is not None
     network = nnunet_3d(CLASSES, tuple(a.widths)).model_dump(mode="json")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        (work / "scan").mkdir()
-        ct(a.data, tuple(a.size), work / "scan" / "ct_0000.nii.gz")
+        for folder, size in (("scan", tuple(a.size)), ("small", (a.patch,) * 3)):
+            (work / folder).mkdir()
+            ct(a.data, size, work / folder / "ct_0000.nii.gz")
         if has_peer:
             own = str(a.data / "nnunet_hippocampus" / TRAINED)
             words = json.dumps([a.patch, a.widths, CLASSES, SPACING_MM])
@@ -181,28 +185,28 @@ def main() -> None:
         if a.before:
             found["before"] = commit(a.before)
         runs: dict[str, list[tuple[float, float]]] = {}
-        # One run of each that makes its graph is not counted.
-        for turn in range(-1, a.runs):
+        rows = {name: row for name, row in rows.items() if name not in a.without}
+        for name, (model, environment) in rows.items():
+            if not name.endswith("first use"):  # a scan of one window makes the graph
+                line = [*DELINEATE, "predict", str(model), str(work / "small"), "--no-mirror"]
+                whole_process([*line, "-o", str(work / f"{name}_warm")], environment)
+        for turn in range(a.runs):
             for name, (model, environment) in rows.items():
                 out = work / f"{name}_{turn}"
                 if name.endswith("first use"):
                     model = Path(shutil.copy(model, work / f"first_{turn}.model"))
                     environment = environment | {"XDG_CACHE_HOME": f"{out}_cache"}
-                    if turn < 0:
-                        continue
-                line = [*DELINEATE, "predict", str(model), str(work / "scan"), "-o", str(out)]
-                taken = whole_process([*line, "--no-mirror"], environment)
-                if turn >= 0:
-                    runs.setdefault(name, []).append(taken)
-                    shutil.rmtree(out)
-            if has_peer and 0 <= turn < a.peer_runs:
+                line = [*DELINEATE, "predict", str(model), str(work / "scan"), "--no-mirror"]
+                taken = whole_process([*line, "-o", str(out)], environment)
+                runs.setdefault(name, []).append(taken)
+                shutil.rmtree(out)
+            if has_peer and turn < a.peer_runs and "nnU-Net tuned" not in a.without:
                 out = work / f"peer_{turn}"
                 line, environment = predict(a.peer, work / TRAINED, work / "scan", out, tuned=True)
                 runs.setdefault("nnU-Net tuned", []).append(whole_process(line, environment))
             found["rows"] = {name: summed(each) for name, each in runs.items()}
             found["runs"] = turn + 1
-            if turn >= 0:
-                keep("whole_ct", found)
+            keep("whole_ct", found)
 
 
 if __name__ == "__main__":
