@@ -42,6 +42,7 @@ from ..commands.options import (
 )
 from ..commands.parsing import parse_duration, parse_lower_names
 from ..core.errors import DelineateError, UsageError
+from ..core.machine import become_program
 from . import served, terminal
 from .exits import UNUSABLE_MODEL, Commands, exit_codes
 from .expansion import completion, with_options
@@ -937,5 +938,6 @@ def download(
 
 def main() -> None:
     """Run the app; an error becomes one sentence and an exit code."""
+    become_program()
     with exit_codes():
         app()

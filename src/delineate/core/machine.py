@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory.
+"""What this process may use of its machine: cores and memory; and whether it is the program itself.
 
 A container, a batch system or a service manager may allow less than the machine has, by control
 groups (versions 1 and 2 of Linux). The limits of the process's own group and of every group above
@@ -21,6 +21,19 @@ PROC = Path("/proc/self")
 # Version 1 states "no limit" by a number that no machine has.
 UNLIMITED_BYTES = 2**60
 NO_LIMIT = math.inf
+# Whether this is a process of the command line: no other code relies on the modules loaded in it.
+_IS_PROGRAM = False
+
+
+def become_program() -> None:
+    """Note that this process is one of the command line."""
+    global _IS_PROGRAM
+    _IS_PROGRAM = True
+
+
+def is_program() -> bool:
+    """Whether this is a process of the command line, whose modules no other code uses."""
+    return _IS_PROGRAM
 
 
 def cores() -> int:

@@ -28,6 +28,7 @@ from ..core.atomic import replacing
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
+from ..core.machine import is_program
 from ..core.volume import Volume
 from .disk import (
     MOST_REST,
@@ -68,9 +69,10 @@ class _WithoutPydicom:
 
 def _nibabel() -> Any:
     """Import nibabel on first use; its functions have no types. It imports pydicom if it finds it,
-    for DICOM in extensions of NIfTI, which are not used here: that takes longer than the rest.
+    for DICOM in extensions of NIfTI, which are not used here: that takes longer than the rest. It
+    is hidden in the program only, since other code may use the same nibabel with DICOM.
     """
-    if "nibabel" not in sys.modules:
+    if is_program() and "nibabel" not in sys.modules:
         finder: Any = _WithoutPydicom()
         sys.meta_path.insert(0, finder)
         try:
