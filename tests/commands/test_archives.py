@@ -206,3 +206,34 @@ def test_credentials_reach_the_archive_and_nothing_else(
     seen = [text.encode(), *(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())]
     assert not [one for one in seen for secret in secrets if secret.encode() in one]
     assert not {name for name in apart._without_credentials() if "DICOMWEB" in name}
+
+
+def test_a_list_of_series_is_fetched_case_by_case_and_resumed(model, folder, web, tmp_path):
+    at = {"image": f"{web.study}/series/{SERIES}"}
+    lines = [
+        {"id": "a", **at},
+        {"id": "b", "image": web.study, "series": SERIES},
+        {"id": "c", "image": web.study},
+        {"id": "d", "image": f"{web.study}/series/1.9"},
+        {"id": "e", "image": "dicomweb:http://me:secret@h/studies/1.2/series/1.3"},
+        {"id": "f", "bytes": 5, **at},
+    ]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out"
+    code, text, _ = predict(model, tmp_path / "list.jsonl", out)
+    assert code == 1 and "2 of 6 cases" in text, text
+    said = ("names no series of the archive", "the archive has no such", "no user, password")
+    assert all(words in text for words in said) and "secret" not in text, text
+    assert predict(model, folder, tmp_path / "local")[0] == 0
+    mask = files.read(tmp_path / "local" / "ct.nii.gz").array
+    assert all(np.array_equal(files.read(out / f"{n}.nii.gz").array, mask) for n in "ab")
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == []
+    journal = (out / "predictions.jsonl").read_text()
+    assert web.url in journal and "scan 0" not in journal
+    # What is done is not fetched again, unless the series has other objects.
+    web.seen.clear()
+    assert predict(model, tmp_path / "list.jsonl", out)[0] == 1
+    assert not any("/series/1.2.3" in path and "instances" not in path for _, path in web.seen)
+    web.files.pop(next(iter(web.files)))
+    _, text, _ = predict(model, tmp_path / "list.jsonl", out)
+    assert "already" not in text, text

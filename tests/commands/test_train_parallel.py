@@ -78,7 +78,7 @@ CLOCKED = ("seconds", "epoch_s", "delineate_checksum")
 
 
 class Killer:
-    """Kills the first worker of a fold when its first checkpoint is there."""
+    """Kills the first worker of a fold when it was reported and its first checkpoint is there."""
 
     def __init__(self, run: Path, fold: str):
         self.run, self.fold, self.said, self.killed = run, fold, list[str](), 0
@@ -88,7 +88,9 @@ class Killer:
 
     def progress(self, stage: str, done: float, total: float, note: str) -> None:
         claim, checkpoint = (self.run / self.fold / n for n in (CLAIM, "last.safetensors"))
-        if not self.killed and checkpoint.exists():
+        words = self.fold.replace("_", " ")
+        is_known = any(text.startswith(f"{words}: trained by") for text in self.said)
+        if not self.killed and is_known and checkpoint.exists():
             with suppress(OSError, ValueError, KeyError):
                 self.killed = int(json.loads(claim.read_text())["pid"])
                 assert self.killed != os.getpid()

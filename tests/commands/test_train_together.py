@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ from delineate.core.bundle import Bundle
 from delineate.core.errors import LostRankError, StoreError, UsageError
 
 VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md"
 TWO = TrainOptions(device="cpu", devices=2)
 
 
@@ -66,19 +69,24 @@ def test_other_numbers_than_those_of_torchrun_are_refused(monkeypatch):
         together.refuse_unfit(TrainOptions(device="cpu"))
 
 
+def tiny_cohort(folder: Path, name: str = "SCANS") -> None:
+    """A cohort, and ``plan.json`` of 16 steps."""
+    cohort = write_cohort(folder / name, 4)
+    made = make_plan(cohort, options=PlanOptions(device="cpu", epochs=4))
+    network = made.network.model_dump() | {"widths": (8,) * len(made.network.widths)}
+    schedule = made.schedule.model_dump() | {"epochs": 4, "steps_per_epoch": 4}
+    (folder / "plan.json").write_text(
+        made.replace(network=network, schedule=schedule, batch=2).to_json()
+    )
+
+
 @pytest.mark.rounds
 @pytest.mark.parametrize("started_by", ["torchrun", "itself"])
 def test_a_rank_that_is_killed_costs_the_steps_since_the_checkpoint(tmp_path, started_by):
     """Rank 1 is killed once; all start again, though with --overwrite, and the weights are those of
     a training without a kill.
     """
-    cohort = write_cohort(tmp_path / "cohort", 4)
-    made = make_plan(cohort, options=PlanOptions(device="cpu", epochs=4))
-    network = made.network.model_dump() | {"widths": (8,) * len(made.network.widths)}
-    schedule = made.schedule.model_dump() | {"epochs": 4, "steps_per_epoch": 4}
-    (tmp_path / "plan.json").write_text(
-        made.replace(network=network, schedule=schedule, batch=2).to_json()
-    )
+    tiny_cohort(tmp_path, "cohort")
     words = ["--plan", "plan.json", "--epochs", "4", "--device", "cpu", "--devices", "2"]
     run = ["-m", "delineate", "train", "cohort", "--overwrite", *words]
     starting = [sys.executable, *run]
@@ -104,6 +112,38 @@ def test_a_rank_that_is_killed_costs_the_steps_since_the_checkpoint(tmp_path, st
     logs = [(tmp_path / f"{name}.model.run/fold_0/log.jsonl").read_text() for name in "ab"]
     steps = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
     assert steps[0] == steps[1] and steps[0][-1] == 16
+
+
+@pytest.mark.rounds
+def test_ray_train_starts_the_ranks_and_starts_them_again(tmp_path):
+    """The script of the how-to page; a rank is killed, and the model is the same."""
+    pytest.importorskip("pyarrow", reason="Ray Train needs pyarrow")
+    pytest.importorskip("ray", reason="ray is not installed")
+    script = re.search(r'```python title="ray_train.py"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    assert script is not None
+    text = script[1].replace("32, True", "2, False")
+    given = '{"plan": "plan.json", "epochs": 4, "device": "cpu", "deterministic": True}'
+    text = text.replace('{"budget_s": 8 * 3600}', given)
+    tiny_cohort(tmp_path)
+    ids = []
+    for is_killed in (False, True):
+        name = f"killed_{is_killed}.model"
+        (tmp_path / "ray_train.py").write_text(text.replace("organs.model", name))
+        with open(tmp_path / "said.txt", "w") as said:
+            process = subprocess.Popen(
+                [sys.executable, "ray_train.py"], cwd=tmp_path, stderr=said, stdout=said
+            )
+            while is_killed and not (tmp_path / f"{name}.run/fold_0/last.safetensors").exists():
+                assert process.poll() is None, (tmp_path / "said.txt").read_text()[-3000:]
+                time.sleep(0.05)
+            if is_killed:
+                below = psutil.Process(process.pid).children(recursive=True)
+                next(p for p in below if "ray::RayTrainWorker" in p.cmdline()).kill()
+            assert process.wait(300) == 0, (tmp_path / "said.txt").read_text()[-3000:]
+        said_text = (tmp_path / "said.txt").read_text()
+        assert ("continues from its checkpoint" in said_text) == is_killed
+        ids.append(Bundle.load(tmp_path / name).id)
+    assert ids[0] == ids[1]
 
 
 def last_rank(parent: psutil.Process) -> psutil.Process:

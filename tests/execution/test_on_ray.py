@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -142,6 +144,15 @@ def test_stages_have_workers_of_their_own_and_wait_for_each_other(cluster, tmp_p
 
 def test_no_items_and_what_an_engine_is(cluster):
     assert cluster.run(work, [], names=[]) == []
-    for text in ("slurm", "ray:/x", "local://x", "ray://"):
+    for text in ("slurm", "ray:/x", "local://x", "ray://", "ray://head", "ray://a b:1"):
         with pytest.raises(UsageError, match="--engine must be local, ray or"):
             Engine.parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("os._exit(1)", "Ray cluster at h:1 is gone"), ("0", "")]
+)
+def test_a_call_that_ray_ends_with_its_cluster_is_reported(end, said):
+    code = f"import os\nfrom delineate.execution.on_ray import *\nwith last_words('h:1'): {end}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said in done.stderr and bool(said) == bool(done.stderr)

@@ -19,7 +19,8 @@ from delineate.core.plan import Augmentation, Loss, Optimiser, Plan, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.execution import launch
 from delineate.networks.blocks import BatchNorm
-from delineate.training import loop, losses, overlapping
+from delineate.networks.build import build
+from delineate.training import loop, losses, overlapping, validation
 from delineate.training.by_sample import BySample
 from delineate.training.losses import Share
 from delineate.training.patches import draw_batch
@@ -197,6 +198,30 @@ def refuse_different(one: np.ndarray, other: np.ndarray) -> None:
     """Check that steps and losses are equal; the score of hard predictions jumps with a voxel."""
     assert np.allclose(one[:, :2], other[:, :2], rtol=CLOSE)
     assert np.allclose(one[:, 2], other[:, 2], rtol=1e-2)
+
+
+def test_ranks_divide_matrices_and_validation_cases(monkeypatch):
+    """Each is done by one of them, and all have the same result."""
+    monkeypatch.setattr(Ranks, "sum", lambda ranks, x: x)
+    monkeypatch.setattr(Ranks, "agreeing", lambda ranks: nullcontext())
+    matrices = [torch.ones(rows, 2) for rows in (5, 1, 4, 3, 3)]
+    found = [Ranks(rank, 3).divided(matrices, lambda x: 2 * x) for rank in range(3)]
+    for parts, whole in zip(zip(*found, strict=True), matrices, strict=True):
+        assert torch.equal(sum(parts), 2 * whole) and sum(bool(one.any()) for one in parts) == 1
+    loads = [sum(len(one) for one in parts if one.any()) for parts in found]
+    assert sorted(loads) == [5, 5, 6]
+    seen: list[str] = []
+
+    def counted(engine: Any, cases: list[str], limit_s: Any) -> list[torch.Tensor]:
+        seen.extend(cases)
+        return [torch.ones(3, 3, dtype=torch.int64), *torch.ones(3)]
+
+    monkeypatch.setattr(validation, "_case_sums", counted)
+    plan = plan_of()
+    module = build(plan.network, 0)
+    for rank in range(3):
+        validation.evaluate(plan, module, list("abcde"), CPU, None, Ranks(rank, 3))
+    assert seen == ["a", "d", "b", "e", "c"]
 
 
 def test_two_ranks_train_as_one(tmp_path):

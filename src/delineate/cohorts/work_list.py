@@ -5,10 +5,11 @@ store (``formats.stores``), and patterns such as ``scans/*.nii.gz``, each match 
 A line that cannot be used is one failure, and the others are read. Columns:
 
     id                    of the case, unique; names its files
-    image                 path or URL of the scan, relative to the list; or with several channels
+    image                 path or URL of the scan, relative to the list, or the address of a series
+                          in an archive (``formats.dicom.remote``); or with several channels
     images                an object channel -> path, or a list in the order of the model's channels
     <channel>             in place of both: a column for each channel
-    series                SeriesInstanceUID in a DICOM folder with several
+    series                SeriesInstanceUID in a DICOM folder or study with several
     sha256, bytes         of the image, which is refused if it differs
     scanner, year, sex, age   for the report of the archive; kept with the results
 
@@ -29,12 +30,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..core.errors import DelineateError, InputError, LayoutError
+from ..core.errors import DelineateError, InputError, LayoutError, UsageError
 from ..core.inputs import lines_of, object_in_line
 from ..core.manifest import ABSENT, Case, Source
 from ..core.terms import match_channels
 from ..extras import require_extra
 from ..formats import stores
+from ..formats.dicom.remote import Address, is_remote
 from ..formats.files import stem
 
 ENDINGS = (".jsonl", ".ndjson", ".parquet", ".csv")
@@ -254,7 +256,7 @@ def _row(data: Mapping[str, Any], folder: str, channels: Sequence[str], line: st
         size = None if nbytes is None else int(nbytes)
     except (TypeError, ValueError):
         raise LayoutError(f"bytes must be a whole number, found {nbytes!r:.40}") from None
-    if (digest or size is not None) and len(images) != 1:
+    if (digest or size is not None) and (len(images) != 1 or is_remote(images[0].path)):
         raise LayoutError("sha256 and bytes are for scans of one file")
     return Row(case, _about(data), digest.lower(), size, line)
 
@@ -307,9 +309,25 @@ def _source(given: Any, folder: str, series: str) -> Source:
         except (KeyError, TypeError, ValueError):
             raise LayoutError("has an image that is no source of a manifest") from None
         _refuse_path(found.path)
+        if is_remote(found.path):
+            return replace(found, path=_series_in_archive(found.path, series or found.series))
         return replace(found, path=stores.joined(folder, stores.local(found.path)))
     _refuse_path(given)
+    if is_remote(given):
+        return Source(_series_in_archive(given, series))
     return Source(stores.joined(folder, stores.local(given)), series)
+
+
+def _series_in_archive(text: str, series: str) -> str:
+    """The whole address of a series."""
+    try:
+        address = Address.of(text)
+        address = Address.of(str(replace(address, series=series))) if series else address
+    except UsageError as error:
+        raise LayoutError(error.message) from error
+    if not (address.study and address.series):
+        raise LayoutError("names no series of the archive; a study may have several")
+    return str(address)
 
 
 def _refuse_path(path: Any) -> None:

@@ -8,6 +8,7 @@ without harm, and may keep what is costly (a model) for its next call in the sam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -47,8 +48,9 @@ class Engine:
         Raises:
             UsageError: an unknown engine, or its package is missing.
         """
-        name, separator, place = text.partition("://")
-        if name not in (LOCAL, RAY) or (separator and (name == LOCAL or not place)):
+        name, separator, _ = text.partition("://")
+        is_place = name == RAY and re.fullmatch(r"ray://(\[[\w:.]+\]|[\w.-]+):[0-9]+", text)
+        if name not in (LOCAL, RAY) or (separator and not is_place):
             raise UsageError(f"--engine must be local, ray or ray://HOST:PORT, found {text!r}")
         if name == RAY:
             require_extra("cluster", "--engine ray", only=("ray",))

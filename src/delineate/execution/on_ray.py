@@ -12,9 +12,13 @@ processes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import signal
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +34,7 @@ from .stopping import STOPPING
 
 SPOOL_BYTES = 8 << 30  # of what waits between stages, by default
 READERS = 4  # and as many writers, at most, for each worker with a model
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -158,12 +163,16 @@ def _connected(address: str) -> Iterator[Any]:
         return
     kept = {one: signal.getsignal(one) for name in STOPPING if (one := getattr(signal, name, None))}
     try:
-        ray.init(
-            address=address or None,
-            include_dashboard=None if address else False,
-            configure_logging=False,
-            log_to_driver=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Ray warns of is in its errors
+            found = ray.init(
+                address=address or None,
+                include_dashboard=None if address else False,
+                configure_logging=False,
+                log_to_driver=False,
+            )
+        if place := getattr(found, "dashboard_url", ""):
+            log.info("Ray's dashboard: http://%s", place)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise DelineateError(f"no Ray cluster at {address or 'this machine'}: {said[0]}") from error
@@ -171,9 +180,30 @@ def _connected(address: str) -> Iterator[Any]:
         for number, handler in kept.items():
             with contextlib.suppress(ValueError):  # not the main thread
                 signal.signal(number, handler)
-        yield ray
+        with last_words(address):
+            yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def last_words(address: str) -> Iterator[None]:
+    """A block in which a small process waits, to report why this one ended: if the cluster is gone
+    Ray ends its callers at once, with exit code 1 and no error that could be caught.
+    """
+    words = (
+        f"error: the Ray cluster{f' at {address}' if address else ''} is gone, or this process was "
+        "killed; what is finished is kept, and the same command does the rest\n"
+    )
+    code = "import sys; sys.stdin.read() or sys.stderr.write(sys.argv[1])"
+    command = [sys.executable, "-I", "-S", "-c", code, words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as reporter:
+        assert reporter.stdin is not None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                reporter.stdin.write(b"ended by itself")
 
 
 def _share(ray: Any, whole_node: bool, wanted: int | None = None) -> tuple[float, float, int]:

@@ -1,4 +1,4 @@
-"""Scans from stores of objects, and results to them (``formats.stores``).
+"""Scans from stores of objects or archives, and results to stores (``formats.stores``).
 
 The scan of a case is fetched to a temporary folder, segmented there, and removed. Each result is
 put as one object when it is complete. A journal in a store is one object, ``predictions.jsonl``,
@@ -27,9 +27,13 @@ from ...core.inputs import sha256_of
 from ...core.manifest import Case, Source
 from ...core.prediction import RECORD
 from ...core.volume import ReadAs
-from ...execution.ledger import NAME
+from ...execution.ledger import NAME, hashed
 from ...execution.shards import Shard
 from ...formats import stores
+from ...formats.apart import untrusted
+from ...formats.dicom.remote import Access, Address, Archive, connect, fetch, is_remote
+from ...formats.dicom.remote.archive import UnreachableError
+from ..options import PredictOptions
 from .elsewhere import Finished, SegmentCase
 
 PART = ".part-"
@@ -63,11 +67,14 @@ class StoredCase:
                 raise
 
     def _finished(self, row: Row, place: Path, names: dict[str, str]) -> Finished:
-        images = [_fetched(row, n, place, names) for n in range(len(row.case.images))]
+        options, count = self.segment.options, len(row.case.images)
+        images = [_fetched(row, n, place, names, options) for n in range(count)]
         case = self.rules.with_images(replace(row.case, images=tuple(images)))
         case = _in_units(case, self.units)
         out = atomic.make_folder(place / "results") if self.out else self.segment.out
-        done = self.segment(case, out)
+        from_archive = any(is_remote(image.path) for image in row.case.images)
+        with untrusted(from_archive):
+            done = self.segment(case, out)
         nbytes = sum((out / name).stat().st_size for name in done.files)
         for name in done.files if self.out else ():
             stores.put(out / name, stores.joined(self.out, name))
@@ -81,17 +88,39 @@ def _in_units(case: Case, units: Sequence[ReadAs]) -> Case:
     return replace(case, images=tuple(replace(s, unit=u) if s.path else s for s, u in pairs))
 
 
-def _fetched(row: Row, number: int, place: Path, names: dict[str, str]) -> Source:
+def _archive(address: Address, options: PredictOptions) -> Archive:
+    return connect(address, Access.of_environment(), options.ae_title, options.receive_port)
+
+
+def objects_of(image: Source, options: PredictOptions) -> Any:
+    """What tells whether a series of an archive has changed: the UIDs of its objects, as a hash;
+    None if it cannot be asked.
+    """
+    address = Address.of(image.path)
+    try:
+        found = _archive(address, options).instances(address.study, address.series)
+    except (DelineateError, UnreachableError):
+        return None
+    return [len(found), hashed("\n".join(sorted(found)))]
+
+
+def _fetched(
+    row: Row, number: int, place: Path, names: dict[str, str], options: PredictOptions
+) -> Source:
     """The source with files of this machine; ``names`` receives what they stand for.
 
     Raises:
         InputError: it cannot be fetched, or is not what the list states.
     """
     image = row.case.images[number]
-    if not stores.is_url(image.path):
+    if not (stores.is_url(image.path) or is_remote(image.path)):
         _refuse_other(row, Path(image.path))
         return image
     folder = atomic.make_folder(place / f"scan {number}")
+    if is_remote(image.path):
+        address = Address.of(image.path)
+        names[str(folder)] = image.path
+        return replace(image, path=str(fetch(_archive(address, options), address, folder)))
     if stores.exists(image.path):
         target = folder / Path(image.path.partition("?")[0]).name
         names[str(folder)] = stores.shown(image.path).rpartition("/")[0]

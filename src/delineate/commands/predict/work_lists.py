@@ -46,7 +46,7 @@ from .refusals import refuse_unfit
 from .results import of_cases, refuse_edited, write_record
 from .session import engine_maker
 from .starting import ListReport, head_of, opened, segmented
-from .stored import StoredCase, StoredRecords
+from .stored import StoredCase, StoredRecords, objects_of
 
 ASKED_AT_ONCE = 16  # states of objects
 ALONE = (".nii.gz", ".nii", ".nrrd", ".mha")  # files without companions
@@ -224,15 +224,18 @@ class SegmentList:
 
     def states(self, rows: Sequence[Row]) -> list[int]:
         """See ``many.Job``; files that are missing have a state too, and fail later."""
-        remote = any(stores.is_url(image.path) for row in rows for image in row.case.images)
+        remote = any(_is_far(image) for row in rows for image in row.case.images)
         with ThreadPoolExecutor(ASKED_AT_ONCE) if remote else contextlib.nullcontext() as pool:
             found = map(self._state, rows) if pool is None else pool.map(self._state, rows)
             return [*found]
 
     def _state(self, row: Row) -> int:
-        images = [[image.to_json(), state_of(image)] for image in row.case.images]
+        images = [[image.to_json(), self._state_of(image)] for image in row.case.images]
         stated = [row.sha256, row.nbytes, dict(row.about)]
         return hashed(json.dumps([row.name, self._made_by, images, stated], default=str))
+
+    def _state_of(self, image: Source) -> Any:
+        return objects_of(image, self._options) if is_remote(image.path) else state_of(image)
 
     def complete(self, found: Sequence[tuple[Row, int]]) -> list[bool]:
         """See ``many.Job``."""
@@ -272,7 +275,7 @@ class SegmentList:
 
     def _is_stored(self, row: Row) -> bool:
         is_stated = row.sha256 or row.nbytes is not None
-        return bool(self._url or is_stated or any(stores.is_url(i.path) for i in row.case.images))
+        return bool(self._url or is_stated or any(map(_is_far, row.case.images)))
 
     def _run_far(self, rows: list[Row], journal: Any) -> list[tuple[str, DelineateError | None]]:
         header = Manifest((), self.channels, self._bundle.labels)
@@ -345,6 +348,11 @@ class _Lines:
 
     def failed(self, case: str, error: DelineateError, seconds: float = 0.0) -> None:
         self._ledger.fail(case, str(error))
+
+
+def _is_far(image: Source) -> bool:
+    """Whether it is in a store or an archive."""
+    return stores.is_url(image.path) or is_remote(image.path)
 
 
 def state_of(image: Source) -> Any:
