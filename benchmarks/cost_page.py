@@ -4,7 +4,8 @@ the measured constants.
     python benchmarks/cost_page.py
 
 It reads ``results/engines.json`` (``engines.py``), ``predict_memory.json`` of ``MACHINE``
-(``predict_memory.py``), and ``results/cost.json`` (``cost.py``) if it is there.
+(``predict_memory.py``), and ``results/cost.json`` (``cost.py``) and ``results/many_cases.json``
+(``many_cases.py``) if they are there.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ T(N) = s + max(C c / N, C d) + c
 | s, before the first case | {s:.1f} s | start of Ray's workers, which load the program |
 
 d and s are those of `python benchmarks/engines.py` on {engine_cores} cores of {engine_processor}.
-
+{many}
 {rows}
 
 More than c / d = {most:,.0f} nodes are of no use for one call: the process that was called is then
@@ -153,12 +154,28 @@ def page() -> str:
         s=start,
         engine_cores=engines["machine"]["cores"],
         engine_processor=engines["machine"]["processor"],
+        many=many_cases(),
         rows="\n".join(scaled(c, idle + line, start)),
         most=c / (idle + line),
         bandwidth=1000 * READ_MB / c,
         lost=c / 2 + start,
         share=100 * (c / 2 + start) / 86400,
         overhead=overhead(engines),
+    )
+
+
+def many_cases() -> str:
+    """What a million lines of a list cost the process that was called, if it was measured."""
+    if not (RESULTS / "many_cases.json").is_file():
+        return ""
+    found = read("many_cases")
+    fresh, kept = found["fresh"], found["kept"]
+    return (
+        f"With a work list of {found['cases']:,} lines and cases without work, that process needs "
+        f"{fresh['ms_a_case']:.2f} ms a\ncase on its own processes, and {kept['seconds']:.0f} s with "
+        f"{kept['peak_memory_mb']:.0f} MB of memory to find that all are done\n"
+        "(`python benchmarks/many_cases.py`). Every shard reads the list, and looks at its own "
+        "cases only.\n"
     )
 
 

@@ -63,7 +63,8 @@ def asked(options: PredictOptions, inputs: Sequence[str | Path]) -> PredictOptio
     """
     if options.shard is not None and any(map(remote.is_remote, inputs)):
         raise UsageError(
-            "--shard is for scans on a disk: of an archive, every shard would fetch all of them"
+            "--shard is for scans on a disk: of an archive, every shard would fetch all of them; a "
+            "work list of its series can be shared (docs/how-to/work-lists.md)"
         )
     if not (options.send or options.send_to):
         return options
