@@ -172,8 +172,8 @@ def many_cases() -> str:
     fresh, kept = found["fresh"], found["kept"]
     return (
         f"With a work list of {found['cases']:,} lines and cases without work, that process needs "
-        f"{fresh['ms_a_case']:.2f} ms a\ncase on its own processes, and {kept['seconds']:.0f} s with "
-        f"{kept['peak_memory_mb']:.0f} MB of memory to find that all are done\n"
+        f"{fresh['ms_a_case']:.2f} ms a\ncase on its own processes, and {kept['seconds']:.0f} s "
+        f"with {kept['peak_memory_mb']:.0f} MB of memory to find that all are done\n"
         "(`python benchmarks/many_cases.py`). Every shard reads the list, and looks at its own "
         "cases only.\n"
     )
