@@ -45,7 +45,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "forward": ("--runs", "3", "--windows", "3:128", "2:512"),
     "step_time": ("--cases", "1"),
     "metric_speed": ("--runs", "3"),
-    "restore_memory": ("--runs", "3"),
+    "restore_memory": ("--runs", "3", "--labels", "4", "41"),
     "preparing": ("--runs", "3"),
     "dicom_speed": ("--files", "1000"),
     "volume_files": (),
