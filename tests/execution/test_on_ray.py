@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delineate.core.errors import FormatError, UsageError
+from delineate.core.errors import DelineateError, FormatError, UsageError
+from delineate.execution import on_ray
 from delineate.execution.executor import Engine
 from delineate.execution.pool import Stages
 
@@ -156,3 +157,11 @@ def test_a_call_that_ray_ends_with_its_cluster_is_reported(end, said):
     code = f"import os\nfrom delineate.execution.on_ray import *\nwith last_words('h:1'): {end}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said in done.stderr and bool(said) == bool(done.stderr)
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1", "[::1]:1", "h:99999"])
+def test_a_cluster_that_does_not_answer_is_refused_at_once(address):
+    with pytest.raises(DelineateError, match="no Ray cluster at "):
+        on_ray._refuse_unreachable(address)
+    for other in ("", "auto", "local"):
+        on_ray._refuse_unreachable(other)

@@ -6,6 +6,9 @@ call without shards reads the lines of all, computes what is missing, and makes 
 as without shards. A line states what its value was made of: the case, the settings, and the size
 and time of every file that is read for it. Failures are not kept; they are tried again.
 
+The lines differ from those of a ``ledger``, which states files on the disk and is known by numbers:
+a value has no file, is needed as a whole, and is gone once it is joined.
+
 Values are plain data, arrays, and dataclasses that the caller names: no other class is made of what
 a line says. Arrays keep every bit.
 """

@@ -15,7 +15,9 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -33,6 +35,7 @@ from .pool import Pool, Stage, Stages
 from .stopping import STOPPING
 
 SPOOL_BYTES = 8 << 30  # of what waits between stages, by default
+REACHED_S = 20.0  # for an answer of the cluster
 READERS = 4  # and as many writers, at most, for each worker with a model
 log = logging.getLogger(__name__)
 
@@ -161,6 +164,7 @@ def _connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _refuse_unreachable(address or os.environ.get("RAY_ADDRESS", ""))
     kept = {one: signal.getsignal(one) for name in STOPPING if (one := getattr(signal, name, None))}
     try:
         with warnings.catch_warnings():
@@ -184,6 +188,22 @@ def _connected(address: str) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Check that somebody answers at HOST:PORT; Ray itself tries for minutes.
+
+    Raises:
+        DelineateError: nobody does.
+    """
+    found = re.fullmatch(r"(?:ray://)?(\[[^]]+\]|[^:/\s]+):([0-9]{1,5})", address)
+    if found is None:  # "auto", or no address
+        return
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DelineateError(f"no Ray cluster at {address}: {why}") from error
 
 
 @contextlib.contextmanager
