@@ -101,6 +101,11 @@ def test_patterns_and_tables_are_lists(archive, tmp_path):
     (archive / "t.csv").write_text("id,MR\r\n\r\nb,scans/b.nii.gz\r\n\r\nx,none")
     assert done(archive, tmp_path / "v", "t.csv") == (1, 0, 1)
     assert status(tmp_path / "v").left == 0
+    # A field with a line break is two lines that are wrong, and no case.
+    (archive / "t.csv").write_text('id,MR\n"b",scans/b.nii.gz\n"x\ny",scans/a.nii.gz\n')
+    assert done(archive, tmp_path / "x", "t.csv") == (1, 0, 2)
+    with pytest.raises(UsageError, match="can only be read"):
+        done(archive, "https://h/out", "t.csv")  # type: ignore[arg-type]
     (archive / "none.jsonl").write_text("\n \n")
     with pytest.raises(InputError, match="lists no scan"):
         done(archive, tmp_path / "w", "none.jsonl")

@@ -221,6 +221,8 @@ def _of_csv(file: BinaryIO, place: str) -> Iterator[tuple[int, dict[str, Any] | 
             text = line.decode("utf-8-sig")
             if not text.strip():
                 continue
+            if text.count('"') % 2:  # a line alone may seem complete
+                raise ValueError("a field has a line break, or a quotation mark that is not closed")
             (values,) = csv.reader(io.StringIO(text), strict=True)
         except (ValueError, csv.Error) as error:
             yield number, ValueError(f"it is no line of CSV ({error})")

@@ -105,7 +105,11 @@ def objects_of(image: Source, options: PredictOptions) -> Any:
 
 
 def _fetched(
-    row: Row, number: int, place: Path, names: dict[str, str], options: PredictOptions
+    row: Row,
+    number: int,
+    place: Path,
+    names: dict[str, str],
+    options: PredictOptions = PredictOptions(),
 ) -> Source:
     """The source with files of this machine; ``names`` receives what they stand for.
 

@@ -56,7 +56,8 @@ def are_lists(inputs: Sequence[str | Path], out: str | Path) -> bool:
     """Whether the inputs are work lists.
 
     Raises:
-        UsageError: some of them are, and others not; or none is, and the output is a URL.
+        UsageError: some of them are, and others not; or none is, and the output is a URL; or that
+            cannot be written.
     """
     lists = [one for one in inputs if not is_remote(one) and is_work_list(one)]
     if lists and len(lists) < len(inputs):
@@ -64,6 +65,8 @@ def are_lists(inputs: Sequence[str | Path], out: str | Path) -> bool:
         raise UsageError(
             f"work lists, patterns and URLs exclude other inputs; give {other} in a call of its own"
         )
+    if str(out).lower().startswith(("http://", "https://")):
+        raise UsageError(f"{stores.shown(str(out))}: places of https:// can only be read")
     if not lists and stores.is_url(out):
         raise UsageError("results go to a store only from a work list, pattern or URL")
     return bool(lists)
