@@ -310,15 +310,15 @@ def _tried(url: str, act: Callable[[], Result], kind: type[DelineateError]) -> R
             raise
         except (PermissionError, NotImplementedError) as error:
             raise kind("no permission for this by the store", path=shown(url)) from error
-        except Exception as found:
-            error = found
-            if isinstance(found, FileNotFoundError):
-                if (hidden := _hidden(found)) is None:
-                    raise kind("does not exist", path=shown(url)) from found
-                error = hidden
-            if attempt == ATTEMPTS or _is_final(error):
+        except Exception as error:
+            cause: Exception = error
+            if isinstance(error, FileNotFoundError):
+                if (hidden := _hidden(error)) is None:
+                    raise kind("does not exist", path=shown(url)) from error
+                cause = hidden
+            if attempt == ATTEMPTS or _is_final(cause):
                 raise kind(
-                    f"failed {attempt} time{'s' * (attempt != 1)}: {_reason(error)}",
+                    f"failed {attempt} time{'s' * (attempt != 1)}: {_reason(cause)}",
                     path=shown(url),
                 ) from error
             time.sleep(WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1))
