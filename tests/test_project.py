@@ -14,9 +14,11 @@ import yaml
 
 import delineate
 from delineate.extras import DISTRIBUTION
+from tests import measured
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import coverage_limits  # noqa: E402
 import release  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -127,3 +129,25 @@ def test_links_of_the_description_work_on_an_index_page():
     for url in links.values():
         place = re.fullmatch(rf"{PROJECT['urls']['Source']}/(?:blob|raw)/main/([^#]+)(#.+)?", url)
         assert place and (ROOT / place[1]).exists(), url
+
+
+def test_too_little_coverage_is_reported_with_package_and_figure():
+    files = {f"src/delineate/{package}/a.py": (96, 100) for package in coverage_limits.LIMITS}
+    found = coverage_limits.by_package(files | {"/x/src/delineate/viewer/b.py": (60, 100)})
+    assert coverage_limits.percent(found["delineate"].values()) == pytest.approx(444 / 5)
+    assert coverage_limits.failures(found) == []
+    found["formats"]["formats/c.py"] = (0, 5)
+    del found["execution"]
+    *_, worst, _, formats, execution = coverage_limits.failures(found)
+    assert worst == "  formats/c.py: 5 of 5 not covered"
+    assert formats == "formats: 91.43 % covered, at least 95 %"
+    assert execution == "execution: nothing was measured, at least 95 %"
+
+
+def test_the_measured_test_files_exist(monkeypatch, tmp_path):
+    assert measured.listed()
+    monkeypatch.setattr(measured, "LIST", tmp_path / "tests" / "measured.txt")
+    measured.LIST.parent.mkdir()
+    measured.LIST.write_text("# words\ntests/measured.txt\ntests/gone.py\n")
+    with pytest.raises(pytest.UsageError, match=r"measured.txt: no such file: tests/gone.py"):
+        measured.listed()

@@ -124,7 +124,7 @@ def _child(
     signal.setitimer(signal.ITIMER_PROF, MOST_CPU_S)
     try:
         found = reader(path, fault.reading)
-        same = _is_base(found, fault.reading)
+        same = right(found, fault.reading)
         verdict = "right" if fault.accepted and same else "silently wrong"
         message = f"read as {getattr(found, 'shape', found)}"[:200]
     except refusals as error:
@@ -140,7 +140,8 @@ def _child(
     os._exit(0)
 
 
-def _is_base(found: Any, reading: str) -> bool:
+def right(found: Any, reading: str) -> bool:
+    """Whether this is what the sound file of a kind of reading gives."""
     if (kind := reading.partition("/")[0]) in READ:
         return bool(found == READ[kind][1])
     if reading == "labels":

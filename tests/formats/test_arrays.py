@@ -8,9 +8,9 @@ import pytest
 from delineate.cohorts.discovery import description
 from delineate.cohorts.discovery.layouts import discover, find
 from delineate.cohorts.reading import read_image, read_label
-from delineate.core.errors import FormatError, GeometryError, LayoutError
+from delineate.core.errors import DelineateError, FormatError, GeometryError, LayoutError
 from delineate.core.manifest import Manifest, Source
-from delineate.formats import files
+from delineate.formats import arrays, files
 
 ZYX = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 SPACING = (2.5, 0.8, 0.7)
@@ -112,3 +112,30 @@ def test_a_description_of_hdf5_files(tmp_path):
     image = read_image(manifest.cases[2], manifest)
     assert np.array_equal(image.array[0], ZYX + 2)
     assert read_label(manifest.cases[2], manifest, image.grid).array.any()
+
+
+def test_what_the_process_that_reads_hdf5_refuses(tmp_path):
+    """Called as that process calls it; it ends when its work does, and is not measured."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["scans/image"], file["words"] = ZYX, np.array([b"a", b"b"])
+        other = [(str(tmp_path / "other.raw"), 0, 8)]
+        file.create_dataset("outside", (1,), np.float64, external=other)
+        layout = h5py.VirtualLayout((2,), np.int16)
+        layout[:] = h5py.VirtualSource(path.with_name("b.h5"), "x", shape=(2,))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("huge", (1 << 40,), np.float64, chunks=(1 << 20,))
+    names = ["huge", "outside", "scans/image", "virtual", "words"]
+    assert arrays.sent_hdf5_names(str(path)) == ({"names": names}, [])
+    assert np.array_equal(arrays.sent_hdf5(str(path), "scans/image", None)[1][0], ZYX)
+    for item, message in (
+        ("words", r"but numbers are needed"),
+        ("outside", "its array is in other files"),
+        ("virtual", "its array is in other files"),
+        ("huge", "the header states .* GiB of data"),
+        ("absent", "absent"),
+        ("", "arrays"),
+    ):
+        with pytest.raises(DelineateError, match=message):
+            arrays.sent_hdf5(str(path), item, None)
