@@ -150,3 +150,25 @@ def test_a_file_that_ends_before_its_first_voxel_is_truncated(tmp_path):
     (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(1000))
     with pytest.raises(FormatError, match=r"truncated: it ends \d+ bytes before the first voxel"):
         files.read(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("a.png", {"format": "PNG", "shape": [9, 8, 1], "channels": 1, "spacing_known": False}),
+        ("a.npy", {"format": "NumPy", "spacing_known": False}),
+        ("a.mha", {"format": "MetaImage", "shape": [4, 5, 6], "components": 1}),
+    ],
+)
+def test_the_process_that_reads_describes_files_without_a_place(tmp_path, name, stated):
+    path = tmp_path / name
+    volume = Volume(np.ones((1, 4, 5, 6), np.int16), Grid((4, 5, 6), np.eye(4)))
+    if name == "a.mha":
+        files.write(volume, path)
+    elif name == "a.npy":
+        np.save(path, np.zeros((4, 5, 6), np.int16))
+    else:
+        Image.fromarray(np.zeros((8, 9), np.uint8)).save(path)
+    found, arrays = files.sent_description(Source(str(path)).to_json(), None)
+    assert arrays == () and found["path"] == str(path)
+    assert {key: found.get(key) for key in stated} == stated
