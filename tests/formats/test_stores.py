@@ -92,3 +92,37 @@ def test_places_are_distinguished_and_shown_without_secrets():
     assert stores.joined("s3://b/lists", "ct/a.nii") == "s3://b/lists/ct/a.nii"
     assert stores.joined("s3://b/lists", "gs://c/a.nii") == "gs://c/a.nii"
     assert stores.shown("s3://key:secret@b/a.nii?token=1") == "s3://b/a.nii"
+
+
+class Unsized(Quiet):
+    """A server that does not state how long its one object is."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(CONTENT)
+
+
+def test_an_object_of_unknown_length_is_copied_up_to_the_limit(quick, tmp_path):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unsized)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url, target = f"http://127.0.0.1:{server.server_port}/a.bin", tmp_path / "fetched"
+    stores.fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    with pytest.raises(InputError, match="more than"):
+        stores.fetch(url, target, most_bytes=1000)
+    assert not target.exists()
+    server.shutdown()
+    server.server_close()
+
+
+def test_places_of_an_unknown_kind_are_refused(quick, tmp_path):
+    with pytest.raises(UsageError, match=r"gopher:// is no kind of place that can be read"):
+        stores.fetch("gopher://host/a.bin", tmp_path / "a.bin")
+    (tmp_path / "b.bin").write_bytes(CONTENT)
+    with pytest.raises(UsageError, match=r"gopher:// is no kind of place"):
+        stores.put(tmp_path / "b.bin", "gopher://host/b.bin")

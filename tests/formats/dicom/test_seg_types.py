@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import warnings
+import zlib
 from pathlib import Path
 
 import highdicom as hd
@@ -17,12 +18,13 @@ from tests.formats.dicom.objects import write as write_objects
 from tests.formats.test_dicom_seg import _no_errors, enhanced
 from tests.segmentations import series
 
-from delineate.core.errors import OutputError, UsageError
+from delineate.core.errors import FormatError, OutputError, UsageError
 from delineate.core.labels import LabelSet
 from delineate.core.manifest import Source
 from delineate.core.volume import Volume
 from delineate.formats import dicom
 from delineate.formats.dicom.seg import SegEncoding, read_seg, seg_source, write, write_seg
+from delineate.formats.dicom.seg import frames as seg_frames
 from delineate.formats.label_files import read_label_file
 
 ALGORITHM = {"algorithm_name": "network", "algorithm_version": "1.0"}
@@ -96,6 +98,61 @@ def test_every_type_is_read_back_by_two_readers(tmp_path: Path, scan, encoding) 
     if encoding.kind != "LABELMAP" and encoding.syntax != "deflated":
         _no_errors(path)  # dciodvfy knows neither
     assert written(tmp_path / "b.dcm", encoding, scan).read_bytes() == path.read_bytes()
+
+
+def repacked(path: Path, target: Path, syntax: str, frames: list[bytes]) -> Path:
+    """A file with other pixels, one encapsulated part for each frame."""
+    made = pydicom.dcmread(path)
+    assert len(syntax) <= 22
+    made.PixelData = pydicom.encaps.encapsulate(frames)
+    made["PixelData"].is_undefined_length = True
+    # pydicom writes no syntax that it does not know; this one has as many characters.
+    made.file_meta.TransferSyntaxUID = known = "1.2.840.10008.1.2.4.50"
+    made.save_as(target)
+    content = target.read_bytes().replace(known.encode(), syntax.ljust(22, "\0").encode(), 1)
+    target.write_bytes(content)
+    return target
+
+
+def test_frames_that_are_deflated_one_by_one_are_read(tmp_path: Path, scan) -> None:
+    """Deflated Image Frame Compression, which another program writes."""
+    path = written(tmp_path / "a.dcm", SegEncoding("LABELMAP", "explicit"), scan)
+    expected = read_seg(path, scan[1].grid).array
+    seg = pydicom.dcmread(path)
+    pixels = seg.pixel_array.reshape(seg.NumberOfFrames, -1)
+
+    def deflated(frame: bytes) -> bytes:
+        packer = zlib.compressobj(wbits=-15)
+        packed = packer.compress(frame) + packer.flush()
+        return packed + b"\0" * (len(packed) % 2)
+
+    frames = [deflated(frame.tobytes()) for frame in pixels]
+    target = repacked(path, tmp_path / "b.dcm", seg_frames.DEFLATED_FRAMES, frames)
+    np.testing.assert_array_equal(read_seg(target, scan[1].grid).array, expected)
+    frames[1] = deflated(pixels[1].tobytes()[:-9])
+    repacked(path, target, seg_frames.DEFLATED_FRAMES, frames)
+    with pytest.raises(FormatError, match=r"a frame of \d+ bytes, but \d+ are stated"):
+        read_seg(target, scan[1].grid)
+
+
+def test_frames_of_a_codec_are_read_in_a_process_and_damage_is_named(tmp_path: Path, scan) -> None:
+    path = written(tmp_path / "a.dcm", SegEncoding("LABELMAP", "explicit"), scan)
+    expected = read_seg(path, scan[1].grid).array
+    packed, damaged = tmp_path / "b.dcm", tmp_path / "c.dcm"
+    seg = pydicom.dcmread(path)
+    pixels = seg.pixel_array
+    seg.compress(pydicom.uid.JPEG2000Lossless, generate_instance_uid=False)
+    seg.save_as(packed)
+    np.testing.assert_array_equal(read_seg(packed, scan[1].grid).array, expected)
+    # As the process calls it.
+    facts, found = seg_frames.decoded(str(packed), 1, 3)
+    assert facts == {} and (found[0] == pixels[1:3]).all()
+    repacked(packed, damaged, "1.2.840.10008.1.2.4.90", [b"no code stream"] * len(pixels))
+    with pytest.raises(FormatError, match=r"cannot be decoded \(JPEG 2000"):
+        seg_frames.decoded(str(damaged), 0, 1)
+    repacked(packed, damaged, seg_frames.DEFLATED_FRAMES, [b"no codec's"] * len(pixels))
+    with pytest.raises(FormatError, match=r"the syntax .* is not supported"):
+        seg_frames.decoded(str(damaged), 0, 1)
 
 
 def test_each_type_syntax_and_content_has_its_own_uid(tmp_path: Path, scan) -> None:
