@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from delineate.core.errors import InputError
 from delineate.execution.kept import plain, restored
-from delineate.execution.ledger import Seen
+from delineate.execution.ledger import BEGUN, NAME, Ledger, Seen
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,13 @@ def test_every_repeat_among_many_texts_is_found():
     assert not any(seen.add(text) for text in texts)
     assert all(seen.add(text) for text in texts[::500])
     assert not seen.add("another")
+
+
+def test_torn_marks_are_left_out_and_a_file_of_other_lines_is_refused(tmp_path):
+    (tmp_path / BEGUN).write_text('{"case": "a", "at": 1.0}\n{"case": "b"}\n{"case": "c", "a')
+    found = Ledger(tmp_path)
+    assert [found.begun(case) for case in "abc"] == [True, False, False]
+    assert found.line("a") is None
+    (tmp_path / NAME).write_text('{"case": 1}\n{"x": 2}\nwords\n')
+    with pytest.raises(InputError, match="3 of its lines are no lines of a journal"):
+        Ledger(tmp_path)
