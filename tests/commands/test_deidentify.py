@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000, JPEGBaseline8Bit
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit, RLELossless
 from tests import leaks as search
 from tests.calls import call, run
 from tests.formats.dicom.objects import image, item, pet, write
@@ -253,6 +253,22 @@ def test_texts_in_compressed_pixels_are_removed_and_no_pixel(tmp_path):
         found = next(generate_frames(one.PixelData, number_of_frames=1))
         shown = Image.open(io.BytesIO(found))
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(Image.open(file)))
+
+
+def test_bytes_between_and_behind_segments_of_rle_are_removed_and_no_pixel():
+    pixels = np.repeat(np.arange(600, dtype=np.uint16).reshape(20, 30) * 300, 3, axis=1)
+    one = image(np.stack([pixels, pixels[::-1]]))
+    one.compress(RLELossless, generate_instance_uid=False)
+    frames = []
+    for frame in generate_frames(one.PixelData, number_of_frames=2):
+        second = int.from_bytes(frame[8:12], "little") + len(FAMILY)
+        head = frame[:8] + second.to_bytes(4, "little") + FAMILY.encode().ljust(52, b"!")
+        begin = second - len(FAMILY)
+        frames.append(head + frame[64:begin] + FAMILY.encode() + frame[begin:] + FAMILY.encode())
+    one.PixelData = encapsulate(frames)
+    without_rest(one)
+    assert FAMILY.encode() not in one.PixelData
+    np.testing.assert_array_equal(one.pixel_array, np.stack([pixels, pixels[::-1]]))
 
 
 def test_values_that_an_object_must_have_are_not_emptied(tmp_path):

@@ -226,6 +226,19 @@ def test_repeated_and_crossing_contours_are_reported(tmp_path):
     )
 
 
+def test_contours_that_cross_themselves_are_reported(tmp_path):
+    x0, y0, x1, y1 = SQUARE[0][0], SQUARE[0][1], SQUARE[2][0], SQUARE[2][1]
+    twice = [*SQUARE, *SQUARE]
+    bow_tie = [(x0, y0), (x1, y1), (x1, y0), (x0, y1)]
+    rois = {"bow": [square(1, bow_tie)], "plain": [square(1)], "twice": [square(1, twice)]}
+    volume = read(tmp_path, rois)
+    assert volume.meta["notes"] == (
+        "bow: 1 contour(s) cross themselves; both sides of the crossing are inside",
+        "twice: 1 contour(s) run around a part of their area more than once; what they run around "
+        "twice is outside",
+    )
+
+
 def test_contours_that_state_another_number_of_points_are_reported(tmp_path):
     path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(1)]})
     dataset = pydicom.dcmread(path)

@@ -98,7 +98,7 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
     Raises:
         FormatError, OSError: it cannot be read.
     """
-    place = Path(path)
+    place = path if isinstance(path, Path) else Path(path)
     if (archive := around(place)) is None:
         with disk.opened(place) as file:
             yield file

@@ -292,7 +292,8 @@ def opened_part(path: Path) -> Iterator[IO[bytes]]:
 def opened(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a file for reading, unpacked if it is gzip."""
     refuse_special(path)
-    with Path(path).open("rb") as raw:
+    place = path if isinstance(path, Path) else Path(path)
+    with place.open("rb") as raw:
         magic = raw.read(2)
         raw.seek(0)
         with unpacked(raw, "gzip" if magic == GZIP_MAGIC else "raw") as file:

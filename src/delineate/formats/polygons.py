@@ -24,6 +24,7 @@ __all__ = [
     "outlines",
     "points_inside",
     "signed_area",
+    "windings",
 ]
 
 Points = NDArray[np.float64]  # (corners, 2): x, y
@@ -70,6 +71,37 @@ def inside_polygons(
         return np.asarray(2 * count >= PARTS**2)
     if not polygons:
         return np.zeros((rows, columns), bool)
+    # Each crossing toggles the pixels from its column on. Only whether their number is odd counts,
+    # so it may run over.
+    crossings = np.zeros(rows * (columns + 1), np.uint8)
+    for place, _ in _crossings(polygons, rows, columns):
+        np.add.at(crossings, place, np.uint8(1))
+    toggles = crossings.reshape(rows, columns + 1)[:, :columns] & 1
+    np.bitwise_xor.accumulate(toggles, axis=1, out=toggles)
+    return toggles.view(bool)
+
+
+def windings(polygon: Points, rows: int, columns: int) -> NDArray[np.int64]:
+    """(rows, columns) how often the polygon runs around the centre of each pixel, negative in the
+    other direction: 0 and 1, or 0 and -1, if it does not cross itself.
+
+    >>> windings(np.array([[0.0, 0.0], [4.0, 2.0], [4.0, 0.0], [0.0, 2.0]]), 2, 4)
+    array([[ 1,  0,  0, -1],
+           [ 1,  0,  0, -1]])
+    """
+    turns = np.zeros(rows * (columns + 1), np.int64)
+    for place, is_upward in _crossings([polygon], rows, columns):
+        np.add.at(turns, place, np.where(is_upward, 1, -1))
+    return np.cumsum(turns.reshape(rows, columns + 1)[:, :columns], axis=1)
+
+
+def _crossings(
+    polygons: Sequence[Points], rows: int, columns: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Where edges cross the centres of rows of pixels, some at a time: the first pixel whose centre
+    is at the crossing or right of it, as row * (columns + 1) + column; and whether the edge runs
+    up the rows.
+    """
     starts = np.concatenate(polygons)
     if not (np.abs(starts) < MOST_PIXELS).all():
         raise ValueError(f"a coordinate is not finite, or beyond {MOST_PIXELS:g} pixels")
@@ -80,9 +112,6 @@ def inside_polygons(
     # The rows whose centre y satisfies start <= y < end.
     first = np.clip(np.ceil(starts[:, 1] - 0.5), 0, rows).astype(np.int64)
     last = np.clip(np.ceil(ends[:, 1] - 0.5), 0, rows).astype(np.int64)
-    # Each crossing toggles the pixels from the first whose centre is at it or right of it. Only
-    # whether their number is odd counts, so it may run over.
-    crossings = np.zeros(rows * (columns + 1), np.uint8)
     for some in _blocks(last - first):
         counts = (last - first)[some]
         edge = np.repeat(np.arange(some.start, some.stop), counts)
@@ -90,10 +119,7 @@ def inside_polygons(
         (x1, y1), (x2, y2) = starts[edge].T, ends[edge].T
         x = x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1)
         column = np.clip(np.ceil(x - 0.5), 0, columns).astype(np.int64)
-        np.add.at(crossings, row * (columns + 1) + column, np.uint8(1))
-    toggles = crossings.reshape(rows, columns + 1)[:, :columns] & 1
-    np.bitwise_xor.accumulate(toggles, axis=1, out=toggles)
-    return toggles.view(bool)
+        yield row * (columns + 1) + column, turned[edge, 0]
 
 
 def _blocks(counts: NDArray[np.int64]) -> Iterator[slice]:

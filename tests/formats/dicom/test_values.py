@@ -220,6 +220,30 @@ def test_a_number_that_cannot_be_read_is_refused_and_has_no_default(tmp_path, na
         files.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stated", "held", "note"),
+    [
+        (24, 24, None),
+        (
+            40,
+            24,
+            "the pixels have a length of 40 bytes, but the file ends after 24; all 24 bytes that "
+            "its size needs are there",
+        ),
+        (26, 26, "2 bytes follow the last pixel, which are not read"),
+    ],
+)
+def test_a_length_of_the_pixels_that_is_not_theirs_is_noted(tmp_path, stated, held, note):
+    pixels = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    (path,) = write(tmp_path, ct(pixels))
+    raw = path.read_bytes()
+    at = len(raw) - 24 - 4
+    path.write_bytes(raw[:at] + stated.to_bytes(4, "little") + raw[at + 4 :] + bytes(held - 24))
+    volume = files.read(path)
+    np.testing.assert_array_equal(volume.array[..., 0], pixels.T)
+    assert volume.meta.get("notes") == (note and [note])
+
+
 def test_the_origin_of_a_scan_is_what_all_headers_state(tmp_path):
     def of(folder, second=None, **stated):
         one = np.zeros((2, 2), U16)

@@ -163,9 +163,7 @@ def _read(path: Path) -> _File | None:
                 return _File(path, facts=facts, damage=header.damage or NO_SIZE)
             if kind:
                 return _File(path, f"{DAMAGED} {kind}" if header.damage else kind)
-            planes = planes_of(path, header)
-            if stated := stated_in(header):
-                planes = [replace(one, stated=stated) for one in planes]
+            planes = planes_of(path, header, stated_in(header))
             return _File(path, planes=planes, facts=facts)
     except FormatError as error:
         return _File(path, facts=facts, damage=error.message)

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
+
+from ..values.read import RLE
 
 _ITEM = 0xE000FFFE  # tag of a fragment, PS3.5 A.4
 _SOI, _SOC, _SOS, _SOT, _EOI = b"\xff\xd8", b"\xff\x4f", 0xDA, 0x90, b"\xff\xd9"
 _COMMENT, _COMMENT_2000 = 0xFE, 0x64  # of JPEG and JPEG-LS, and of JPEG 2000
+RLE_HEAD, NOTHING = 64, b"\x80"  # bytes of the header of a frame; a run of no byte
 _APP = range(0xE0, 0xF0)
 # Segments of applications that say how colours are to be read: JFIF, SPIFF and HP, Adobe.
 _COLOURS = (0xE0, 0xE8, 0xEE)
@@ -24,8 +28,9 @@ def without_rest(dataset: Any) -> None:
     if "PixelData" not in dataset:
         return
     content = bytes(dataset.PixelData or b"")
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        found = _blanked(content)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        found = _blanked(content, syntax == RLE, dataset)
     else:
         nbytes = _nbytes(dataset)
         found = content[: nbytes + nbytes % 2] if 0 < nbytes < len(content) else content
@@ -45,12 +50,54 @@ def _nbytes(dataset: Any) -> int:
     return -(-counts[0] * counts[1] * counts[2] * samples * frames // 8)
 
 
-def _blanked(content: bytes) -> bytes:
-    found = bytearray(content)
-    for start, end in _fragments(content):
-        for low, high in _texts(content, start, end):
-            found[low:high] = bytes(high - low)
+def _blanked(content: bytes, is_rle: bool, dataset: Any) -> bytes:
+    found, fragments = bytearray(content), list(_fragments(content))
+    plane = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0)
+    # Each frame with RLE is one fragment; others cannot be told from pixels.
+    if is_rle and len(fragments) != int(dataset.get("NumberOfFrames") or 1):
+        return content
+    for start, end in fragments:
+        if is_rle:
+            for low, high in _rest_of_segments(content, start, end, plane):
+                blank = b"\0" if low < start + RLE_HEAD else NOTHING
+                found[low:high] = blank * (high - low)
+        else:
+            for low, high in _texts(content, start, end):
+                found[low:high] = bytes(high - low)
     return bytes(found)
+
+
+def _rest_of_segments(
+    content: bytes, start: int, end: int, plane: int
+) -> Iterator[tuple[int, int]]:
+    """The bytes of a fragment with RLE (PS3.5, annex G) that are no part of a segment: those
+    of its header behind the offsets, and those between and behind the segments, which have a byte
+    for each of the ``plane`` pixels.
+    """
+    if end - start < RLE_HEAD:
+        return
+    count, *offsets = struct.unpack_from("<16I", content, start)
+    offsets = sorted(offset for offset in offsets[:count] if RLE_HEAD <= offset < end - start)
+    yield start + 4 * min(1 + count, 16), start + RLE_HEAD
+    at = start + RLE_HEAD
+    for offset, after in pairwise([*offsets, end - start]):
+        yield at, start + offset
+        at = _end_of_segment(content, start + offset, start + after, plane)
+    yield at, end
+
+
+def _end_of_segment(content: bytes, at: int, end: int, plane: int) -> int:
+    """Where the runs of a segment end that give ``plane`` bytes."""
+    left = plane
+    while left > 0 and at < end:
+        head = content[at]
+        if head < 128:
+            at, left = at + 2 + head, left - head - 1
+        elif head > 128:
+            at, left = at + 2, left + head - 257
+        else:  # nothing
+            at += 1
+    return min(at, end)
 
 
 def _fragments(content: bytes) -> Iterator[tuple[int, int]]:

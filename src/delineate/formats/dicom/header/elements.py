@@ -9,13 +9,14 @@ the damage, and ``damage`` says what is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -32,6 +33,8 @@ IMPLICIT, EXPLICIT_LITTLE, EXPLICIT_BIG = (
 DEFLATED, MOST_DEFLATED = "1.2.840.10008.1.2.1.99", 1 << 28  # transfer syntax; bytes of one file
 CHUNK = 1 << 14  # bytes that are read at once; most headers have fewer
 MOST_KEPT = 1 << 12  # bytes of a value that is kept while the lengths are followed
+# Short values are converted once: the slices of a series share most of them.
+MOST_SHARED, MOST_VALUES = 256, 1 << 12  # bytes of one; number of all
 MOST_DEEP = 32  # sequences inside sequences
 UNDEFINED, ESCAPE = 0xFFFFFFFF, b"\x1b"
 # VR (empty if it is implicit), position and length of the value, the value if it is kept, and
@@ -121,7 +124,7 @@ class Header:
         self._path, self._nbytes, self._inflated = path, nbytes, b""
         self._elements: dict[int, _Element] = {}
         self._values: dict[int, Any] = {}  # that were asked for
-        self._order, self.damage = "<", ""
+        self._order, self.damage, self.doubt = "<", "", ""
         self.repeated: set[int] = set()
         self.stored: Stored | None = None
         walk = _Walk(file, nbytes, self._elements)
@@ -160,7 +163,7 @@ class Header:
         tag = _tag(name)
         if tag not in self._elements:
             return default
-        value = self._value(tag)
+        value = self._values[tag] if tag in self._values else self._value(tag)
         return _Value(value) if isinstance(name, int) else value
 
     @property
@@ -176,6 +179,11 @@ class Header:
     def keys(self) -> Iterator[int]:
         """The tags."""
         return iter(self._elements)
+
+    @functools.cached_property
+    def creators(self) -> dict[int, str]:
+        """See ``creators_of``."""
+        return _creators_in(self)
 
     def pixels(self) -> Pixels:
         """What reading the pixels needs."""
@@ -217,15 +225,29 @@ class Header:
             self.stored = Stored(at, held, None if nbytes == UNDEFINED else nbytes, syntax)
         if nbytes == UNDEFINED:
             walk.follow_fragments(at)
-        elif walk.nbytes is not None and at + nbytes > walk.nbytes:
-            self._refuse_cut(walk.nbytes - at)
+        else:
+            self._compare(nbytes, None if walk.nbytes is None else walk.nbytes - at)
 
-    def _refuse_cut(self, found: int) -> None:
-        """Refuse fewer pixels than the header states; a byte of padding may be missing."""
+    def _compare(self, stated: int, held: int | None) -> None:
+        """Compare the bytes of pixels that are stated, those that are there (None if that is not
+        known), and those that the size of the image needs; a byte of padding may be missing.
+        """
+        found = stated if held is None else min(stated, held)
         names = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated")
-        bits = math.prod(int(self.get(name) or 1) for name in names)
-        if 8 * found < bits:
-            raise _DamageError(f"it ends after {found} of {bits // 8} bytes of pixels")
+        rows, columns, samples, frames, bits = (_whole(self.get(name)) or 1 for name in names)
+        # Two colours for each pair of pixels.
+        samples = 2 if "422" in str(self.get("PhotometricInterpretation")) else samples
+        frame = rows * columns * samples * bits
+        needed = -(-frame * frames // 8)
+        if held is not None and stated > held and 8 * found < frame * frames:
+            raise _DamageError(f"it ends after {found} of {needed} bytes of pixels")
+        if stated > found:
+            self.doubt = (
+                f"the pixels have a length of {stated} bytes, but the file ends after {found}; all "
+                f"{needed} bytes that its size needs are there"
+            )
+        elif found > needed + needed % 2:
+            self.doubt = f"{found - needed} bytes follow the last pixel, which are not read"
 
     # ---- values ----
 
@@ -239,24 +261,12 @@ class Header:
         vr = _vr_of(tag, stated)
         if vr == "US or SS":
             vr = "SS" if self.get("PixelRepresentation") else "US"
-        order = "<" if tag >> 16 == 2 else self._order
-        try:
-            if vr in _NUMBERS:
-                form = _NUMBERS[vr]
-                count = len(raw) // struct.calcsize(form)
-                return _one_or_more(struct.unpack(f"{order}{count}{form}", raw))
-            if vr in ("DS", "IS"):
-                convert = float if vr == "DS" else int
-                words = raw.decode("ascii").rstrip("\0 ").split("\\")
-                return _one_or_more([convert(word) for word in words if word.strip()])
-            # Sets of Japan, Korea and China escape from ASCII with bytes that are ASCII.
-            if (vr in _WORDS or vr in _TEXTS) and raw.isascii() and ESCAPE not in raw:
-                text = raw.decode("ascii").rstrip("\0 ")
-                words = [word.strip() for word in text.split("\\")] if vr in _WORDS else [text]
-                return _one_or_more(words)
-        except (ValueError, struct.error):
-            pass
-        return raw if vr in _BYTES else self._by_pydicom(tag, raw)
+        if vr in _BYTES:
+            return raw
+        convert = _shared if len(raw) <= MOST_SHARED else _values_of
+        if (found := convert(vr, "<" if tag >> 16 == 2 else self._order, raw)) is None:
+            return self._by_pydicom(tag, raw)
+        return (found[0] if len(found) == 1 else list(found)) if found else None
 
     def _raw(self, tag: int) -> bytes:
         """The bytes of a value; those of a long one are in the inflated data or the file."""
@@ -341,8 +351,41 @@ def _vr_of(tag: int, stated: bytes) -> str:
         return ""
 
 
-def _one_or_more(values: Sequence[Any]) -> Any:
-    return (values[0] if len(values) == 1 else list(values)) if values else None
+def _values_of(vr: str, order: str, raw: bytes) -> tuple[Any, ...] | None:
+    """The values of an element with numbers or ASCII text; None if only pydicom can read it."""
+    try:
+        if vr in _NUMBERS:
+            form = _NUMBERS[vr]
+            return struct.unpack(f"{order}{len(raw) // struct.calcsize(form)}{form}", raw)
+        if vr in ("DS", "IS"):
+            convert = float if vr == "DS" else int
+            words = raw.decode("ascii").rstrip("\0 ").split("\\")
+            return tuple(convert(word) for word in words if word.strip())
+        # Sets of Japan, Korea and China escape from ASCII with bytes that are ASCII.
+        if (vr in _WORDS or vr in _TEXTS) and raw.isascii() and ESCAPE not in raw:
+            text = raw.decode("ascii").rstrip("\0 ")
+            return tuple(map(str.strip, text.split("\\"))) if vr in _WORDS else (text,)
+    except (ValueError, struct.error):
+        pass
+    return None
+
+
+_shared = functools.lru_cache(MOST_VALUES)(_values_of)
+
+
+def creators_of(dataset: Any) -> dict[int, str]:
+    """Who reserved each block of private elements (PS3.5 7.8.1), by the tags that state it."""
+    return dataset.creators if isinstance(dataset, Header) else _creators_in(dataset)
+
+
+def _creators_in(dataset: Any) -> dict[int, str]:
+    tags = [tag for tag in map(int, dataset.keys()) if tag & 0x10000 and 0x10 <= tag & 0xFFFF < 256]
+    found = {}
+    for tag in tags:
+        # One that violates the standard must not cost the image.
+        with contextlib.suppress(Exception):
+            found[tag] = str(dataset[tag].value or "").strip()
+    return found
 
 
 def _inflated(file: IO[bytes], at: int) -> bytes:

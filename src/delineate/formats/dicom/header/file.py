@@ -280,8 +280,10 @@ def not_an_image(dataset: Any) -> str:
     return ""
 
 
-def planes_of(path: Path, dataset: Any) -> list[Plane]:
-    """The planes of an image file; missing attributes get their defaults."""
+def planes_of(path: Path, dataset: Any, stated: Mapping[str, Any] | None = None) -> list[Plane]:
+    """The planes of an image file with what is ``stated`` of them; missing attributes get their
+    defaults.
+    """
     with told(path, "DICOM file"):
         kind = kind_of(dataset.get("ImageType"))
         one = Plane(
@@ -311,6 +313,7 @@ def planes_of(path: Path, dataset: Any) -> list[Plane]:
             units=_units(dataset),
             unread=_unread(dataset),
             pixels=dataset.pixels(),
+            stated=stated or {},
         )
         if uid := text(dataset, PART[0]):
             first, second, third = (number(dataset, name) for name in PART[1:])

@@ -11,6 +11,8 @@ from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from typing import Any
 
+from .elements import creators_of
+
 # Private attributes: what they hold, their tag, and the creator of their block (PS3.5 7.8.1).
 PRIVATE = (
     ("b_value", 0x0019100C, "SIEMENS MR HEADER"),
@@ -132,9 +134,11 @@ def items_in(dataset: Any, *names: str) -> Iterator[Any]:
 def text(dataset: Any, name: str) -> str:
     """The value as text, "" if it is missing or cannot be read; several values are joined."""
     value = _value(dataset, name)
+    if value is None or isinstance(value, str):
+        return value.strip() if value else ""
     if isinstance(value, MutableSequence):
         return "\\".join(map(str, value)).strip()
-    return "" if value is None else str(value).strip()
+    return str(value).strip()
 
 
 def number(dataset: Any, name: str | int) -> float | None:
@@ -176,7 +180,7 @@ def _whole(dataset: Any, name: str) -> int | None:
 def private_marks(dataset: Any) -> dict[str, Any]:
     """The private attributes whose block has the creator that defines them."""
     found: dict[str, Any] = {}
-    creators = _creators(dataset)
+    creators = creators_of(dataset)
     for name, tag, creator in PRIVATE if creators else ():
         # The creator first: other vendors use the same tags, and creators cost less to read.
         place = _place_in(creators, tag, creator)
@@ -196,13 +200,7 @@ def private_tag(dataset: Any, tag: int, creator: str) -> int:
     """The tag that a private attribute has here: its creator may have reserved another block than
     the usual one of ``tag`` (PS3.5 7.8.1). 0 if the creator has none.
     """
-    return _place_in(_creators(dataset), tag, creator)
-
-
-def _creators(dataset: Any) -> dict[int, str]:
-    """Who reserved each block of private elements (PS3.5 7.8.1), by the tags that state it."""
-    tags = [tag for tag in map(int, dataset.keys()) if tag & 0x10000 and 0x10 <= tag & 0xFFFF < 256]
-    return {tag: str(_value(dataset, tag) or "").strip() for tag in tags}
+    return _place_in(creators_of(dataset), tag, creator)
 
 
 def _place_in(creators: dict[int, str], tag: int, creator: str) -> int:

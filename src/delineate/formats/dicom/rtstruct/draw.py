@@ -26,7 +26,7 @@ from ....core.grid import Grid
 from ....core.inputs import refuse_large
 from ....core.volume import Volume
 from ...disk import told
-from ...polygons import Points, Rule, area_of, inside_polygons
+from ...polygons import Points, Rule, area_of, inside_polygons, windings
 from ..places import Places
 from .read import AREAS, Contour, Roi, may_enclose, read_rois
 
@@ -113,6 +113,10 @@ REASONS = {
         "state a ContourSlabThickness that is not the gap of the slices, and are drawn in their "
         "own slice alone"
     ),
+    "twisted": "cross themselves; both sides of the crossing are inside",
+    "wound": (
+        "run around a part of their area more than once; what they run around twice is outside"
+    ),
     "clipped": "reach beyond the image and are cut off",
 }
 
@@ -163,6 +167,8 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre", places: Places | None = No
     used = list(_nearest(every, planes, leave))
     limits = np.array([grid.shape[0], grid.shape[1]])
     for one in used:
+        for doubt in _crossings_of(one.polygon, grid):
+            leave(doubt)
         beyond = np.maximum(-one.polygon, one.polygon - limits).max(axis=0)
         if beyond.max() > BEYOND:
             leave("clipped", float((beyond * planes.pixel_mm).max()))
@@ -188,6 +194,18 @@ def _no_area(contour: Contour) -> str:
         return "points" if contour.kind == "POINT" else "open"
     different = np.unique(np.rint(contour.points_mm / SAME_POINT_MM), axis=0)
     return "short" if len(different) < 3 else ""
+
+
+def _crossings_of(polygon: Points, grid: Grid) -> Iterator[str]:
+    """How a polygon crosses itself, as keys of ``REASONS``, by the pixels that it runs around."""
+    low = np.clip(np.floor(polygon.min(axis=0)), 0, grid.shape[:2])
+    columns, rows = (np.clip(np.ceil(polygon.max(axis=0)), low, grid.shape[:2]) - low).astype(int)
+    around = windings(polygon - low, int(rows), int(columns))
+    least, most = int(around.min(initial=0)), int(around.max(initial=0))
+    if least < 0 < most:
+        yield "twisted"
+    if max(-least, most) > 1:
+        yield "wound"
 
 
 @dataclass(frozen=True)

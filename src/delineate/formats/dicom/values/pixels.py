@@ -34,25 +34,37 @@ def is_plain(pixels: Pixels) -> bool:
     )
 
 
+def refuse_more(pixels: Pixels) -> None:
+    """Refuse pixels that are not compressed of a frame more than the header states.
+
+    Raises:
+        FormatError: there are.
+    """
+    stored = pixels.stored
+    if stored is None or stored.nbytes is None:
+        return
+    bits = pixels.rows * pixels.columns * pixels.samples * (pixels.allocated or 0)
+    there, needed = min(stored.nbytes, stored.held or stored.nbytes), -(-bits * pixels.frames // 8)
+    if bits and 8 * (there - needed - needed % 2) >= bits:
+        raise FormatError(
+            f"the header states {pixels.frames} frame(s) of {-(-bits // 8)} bytes, but there are "
+            f"{there} bytes of pixels"
+        )
+
+
 def plain_frames(
     path: Path, pixels: Pixels, frames: Sequence[int]
 ) -> Iterator[NDArray[np.integer]]:
     """The frames of a file as stored, each (rows, columns), with the bits above HighBit.
 
     Raises:
-        FormatError: the file has fewer pixels, or a frame more than it states, or has changed.
+        FormatError: the file has fewer pixels, or has changed.
     """
     stored = pixels.stored
     assert stored is not None and stored.nbytes is not None and pixels.allocated
     dtype = np.dtype(f"<{'i' if pixels.signed else 'u'}{pixels.allocated // 8}")
-    shape, count = (pixels.rows, pixels.columns), pixels.frames
+    shape = pixels.rows, pixels.columns
     nbytes = shape[0] * shape[1] * dtype.itemsize
-    there = min(stored.nbytes, stored.held or stored.nbytes)
-    if there >= (count + 1) * nbytes:
-        raise FormatError(
-            f"the header states {count} frame(s) of {nbytes} bytes, but there are {there} bytes of "
-            "pixels"
-        )
     with archive.opened(path) as file:
         if archive.nbytes_of(file, path) != pixels.nbytes:
             raise FormatError("the file was changed while it was read")

@@ -25,7 +25,7 @@ from ..doubts import doubts_about
 from ..geometry import layout, tilt_of
 from ..header.elements import Pixels
 from ..header.file import Plane, Series, lenient, open_dataset
-from .pixels import is_plain, plain_frames
+from .pixels import is_plain, plain_frames, refuse_more
 from .stated import merged, padding_of
 from .suv import as_suv
 
@@ -220,6 +220,7 @@ def _frames(
     """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
     in a child process; RLE cannot, and runs there unless ``rle_here``.
     """
+    refuse_more(header)
     if is_plain(header):
         above, unused = _spare_bits(header.allocated, header.bits, header.high)
         for pixels in plain_frames(path, header, frames):

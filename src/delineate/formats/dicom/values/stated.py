@@ -35,6 +35,8 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
     if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
         notes.append("the pixels were compressed with loss (LossyImageCompression)")
+    if dataset.doubt:
+        notes.append(dataset.doubt)
     slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         notes.append(NO_SLOPE)

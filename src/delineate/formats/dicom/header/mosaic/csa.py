@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .....core.errors import FormatError
+from ..elements import creators_of
 
 SIGNATURE = b"SV10"
 MOST_TAGS = 512  # real headers have about 100
@@ -74,11 +75,10 @@ def _header(dataset: Any) -> bytes:
 
 def _blocks(dataset: Any, group: int, creator: str) -> list[int]:
     """The private blocks of a creator, as the part of the tags of their elements."""
-    creators = [
-        tag for tag in list(dataset.keys()) if tag >> 16 == group and 0x10 <= tag & 0xFFFF < 0x100
-    ]
     return [
-        (tag & 0xFF) << 8 for tag in creators if str(dataset[tag].value or "").strip() == creator
+        (tag & 0xFF) << 8
+        for tag, name in creators_of(dataset).items()
+        if tag >> 16 == group and name == creator
     ]
 
 
