@@ -39,6 +39,14 @@ MOST_HEADER = 1 << 20  # bytes of one header of a tar
 UNPACKED_AT_ONCE = 1 << 22  # bytes
 MOST_TRIED = 1000  # members of a tar that are opened to find out what it holds
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # the second of an archive without members
+# Kinds of packed files that are not opened, by their first bytes.
+UNOPENED = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!\x1a\x07": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}
 _OTHERS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 99: "AES encryption"}
 _READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
@@ -57,6 +65,16 @@ def kind_of(head: bytes) -> str:
     except tarfile.HeaderError:
         return ""
     return "tar"
+
+
+def unopened_kind(path: Path) -> str:
+    """The kind of an archive or packed file that is not opened, by its first bytes; "" of others,
+    and if it cannot be read.
+    """
+    with contextlib.suppress(FormatError), told(path):
+        head = head_of(path)
+        return next((kind for magic, kind in UNOPENED.items() if head.startswith(magic)), "")
+    return ""
 
 
 def is_archive(path: Path) -> bool:

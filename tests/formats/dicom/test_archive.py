@@ -1,6 +1,8 @@
 """Archives: members are read in place, and hostile archives are refused in one sentence."""
 
+import bz2
 import gzip
+import lzma
 import os
 import struct
 import tarfile
@@ -85,6 +87,19 @@ def test_a_packed_file_is_read_as_the_plain_one(tmp_path):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
     assert np.array_equal(files.read(tmp_path).array, expected)
+
+
+def test_a_packed_file_of_another_kind_is_named(tmp_path):
+    paths = slices(tmp_path / "ct")
+    more = paths[-1].with_name("more.tar.bz2")
+    more.write_bytes(bz2.compress(paths[-1].read_bytes()))
+    paths[-1].unlink()
+    (tmp_path / "code.tar.xz").write_bytes(lzma.compress(b"no scan"))
+    why = "a file packed by bzip2, which is not opened; unpack it"
+    assert dicom.find(tmp_path)[1] == [(more, why)]
+    assert f"{more} is left out: {why}" in files.read(tmp_path).meta["notes"]
+    with pytest.raises(FormatError, match="bzip2"):
+        dicom.choose(more)
 
 
 def test_links_are_not_followed_and_archives_inside_are_named(tmp_path):

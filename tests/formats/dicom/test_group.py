@@ -68,6 +68,7 @@ def test_equal_positions_are_volumes_by_what_differs(tmp_path, one, other, names
     [
         ("PatientID", ("A", "B"), ("patient1", "patient2")),
         ("PatientName", ("Doe^J", "Roe^X"), ("patient1", "patient2")),
+        ("IssuerOfPatientID", ("A", "B"), ("issuer1", "issuer2")),
         ("Modality", ("CT", "MR"), ("ct", "mr")),
         ("FrameOfReferenceUID", ("1.2", "1.3"), ("frame1", "frame2")),
         ("ComplexImageComponent", ("MAGNITUDE", "PHASE"), ("magnitude", "phase")),
@@ -222,11 +223,33 @@ def test_stacks_between_each_other_are_two_and_those_above_each_other_are_noted(
     assert "the slices of this stack differ" in " ".join(series.notes)
 
 
-def test_several_names_of_one_patient_are_noted_and_not_named(tmp_path):
-    lower, upper = slices(2, PatientName="Doe^J"), slices(2, start=2, PatientName="Roe^X")
+def test_acquisitions_between_each_other_are_noted(tmp_path):
+    stack = slices(6)
+    for k, one in enumerate(stack):
+        one.AcquisitionNumber = k % 2
+    write(tmp_path, *stack)
+    assert files.read(tmp_path).meta["notes"] == [
+        "the slices of this stack differ: acq0 (3), acq1 (3)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "note"),
+    [
+        ("PatientName", ("Doe^J", "Roe^X"), "its files state 2 names of one PatientID"),
+        ("PatientBirthDate", ("19500101", "19610101"), "its files state 2 dates of birth of one"),
+        ("PatientSex", ("F", "M"), "its files state 2 sexes of one PatientID"),
+        ("PatientPosition", ("HFS", "FFS"), "several values of PatientPosition: FFS, HFS"),
+    ],
+)
+def test_several_persons_of_one_patient_id_are_noted_and_not_named(tmp_path, field, values, note):
+    lower, upper = (slices(2, start=2 * n, **{field: value}) for n, value in enumerate(values))
     assert parts(tmp_path, *lower, *upper) == {"": [0, 1, 2, 3]}
     (series,) = dicom.find_series(tmp_path)
-    assert series.notes == ("its files state 2 names of one PatientID",)
+    assert len(series.notes) == 1 and note in series.notes[0]
+
+
+def test_several_studies_are_noted(tmp_path):
     upper = slices(2, start=2, StudyInstanceUID="1.2.4")
     assert parts(tmp_path / "b", *slices(2), *upper) == {"": [0, 1, 2, 3]}
     assert dicom.find_series(tmp_path / "b")[0].notes == ("its files are of 2 studies",)

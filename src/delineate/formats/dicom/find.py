@@ -34,6 +34,7 @@ NAMED = (".dcm", ".dicom", ".ima", ".dcm.gz")  # endings of names that promise D
 NOT_DICOM, BLANK = "it is no DICOM file", "it is empty or begins with zeros"
 BARE = (NOT_DICOM, BLANK)  # files without any header
 NESTED = "an archive inside an archive, which is not opened"
+UNOPENED = "a file packed by {}, which is not opened; unpack it"
 
 
 def find(
@@ -73,6 +74,12 @@ def find(
     near = {path.parent for one in found for path in one.files}
     damaged = [
         one for one in damaged if one.why != BLANK or _is_named(one.path) or one.path.parent in near
+    ]
+    # So may a packed file.
+    others = [
+        (path, kind)
+        for path, kind in others
+        if not _is_packed(kind) or path.parent in near or path == Path(folder)
     ]
     charged, unknown = charge(found, damaged)
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
@@ -115,6 +122,8 @@ def _read_all(place: Path, recursive: bool, headers: Headers) -> Iterator[_File]
                 yield _File(path, f"{DAMAGED}: {error.message}")
                 continue
             yield from _members(members, headers)
+        elif kind := archive.unopened_kind(path):
+            yield _File(path, UNOPENED.format(kind))
         elif why := _why_no_dicom(path):
             yield _File(path, damage=why)
 
@@ -130,6 +139,10 @@ def _members(members: Sequence[Path], headers: Headers) -> Iterator[_File]:
             yield _File(path, NESTED)
         elif why := _why_no_dicom(path):
             yield _File(path, damage=why)
+
+
+def _is_packed(kind: str) -> bool:
+    return kind.startswith(UNOPENED.partition("{")[0])
 
 
 def _is_named(path: Path) -> bool:
@@ -225,7 +238,7 @@ def _nothing(others: Sequence[tuple[Path, str]]) -> str:
     """What a folder without a series has."""
     kinds = sorted({what for _, what in others})
     listed = f" ({', '.join(kinds)})" if kinds else ""
-    if not kinds or any(kind.startswith(DAMAGED) for kind in kinds):
+    if not kinds or any(kind.startswith(DAMAGED) or _is_packed(kind) for kind in kinds):
         return f"no image that can be read{listed}"
     return f"only DICOM objects without images{listed}"
 
@@ -241,7 +254,9 @@ def _noted(one: Series, stacks: Sequence[Series], others: Sequence[tuple[Path, s
     lost += [
         f"{path} is left out: {what}"
         for path, what in others
-        if (what.startswith(DAMAGED) and path.parent not in folders) or what == NESTED
+        if (what.startswith(DAMAGED) and path.parent not in folders)
+        or what == NESTED
+        or _is_packed(what)
     ]
     return replace(one, notes=(*one.notes, *lost))
 

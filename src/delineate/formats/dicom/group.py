@@ -79,6 +79,7 @@ PHASES = (
     _Mark(_of("respiratory_phase", 2), "resp", "{:g}"),
     _Mark(_of("temporal"), "t"),
 )
+ACQUISITION = _Mark(_of("acquisition"), "acq", "{}")
 SERIES_NUMBER = _Mark(_of("series_number"), "series", "{}")
 MARKS = (
     *SHOWN,
@@ -86,7 +87,7 @@ MARKS = (
     _Mark(_of("dimensions"), "d"),
     _Mark(_of("trigger_time", 3), "t"),
     _Mark(_of("frame_time", 3), "t"),
-    _Mark(_of("acquisition"), "acq", "{}"),
+    ACQUISITION,
     _Mark(_of("acquired"), "t"),
     _Mark(_of("content_time"), "t"),
     SERIES_NUMBER,
@@ -97,10 +98,13 @@ MARKS = (
 SHARED: tuple[tuple[Callable[[Plane], str], str], ...] = (
     (lambda one: one.marks.patient, "patient"),
     (lambda one: "" if one.marks.patient else one.marks.name, "patient"),
+    (lambda one: one.marks.issuer, "issuer"),  # who gave the patient this ID
     (lambda one: one.marks.modality.lower(), ""),
     (lambda one: one.marks.frame_of_reference, "frame"),
     (lambda one: one.marks.component, ""),
 )
+# What files of one PatientID may not state differently.
+ONE_PERSON = (("names", "name"), ("dates of birth", "birth"), ("sexes", "sex"))
 # Attributes that all files of a series state, or none.
 NEEDED = (
     ("PatientID", "patient"),
@@ -185,14 +189,21 @@ def _facts_of_part(one: Plane) -> dict[str, str]:
 
 
 def _several_stated(planes: Sequence[Plane]) -> tuple[str, ...]:
-    """Sentences about several names under one PatientID, which are not part of it, about what some
-    files do not state, and about several studies.
+    """Sentences about several persons under one PatientID, whose names are not part of it, about
+    what some files do not state, and about several studies.
     """
-    names: dict[str, set[str]] = defaultdict(set)
-    for one in planes:
-        names[one.marks.patient].add(one.marks.name)
-    most = max((len(several - {""}) for patient, several in names.items() if patient), default=0)
-    notes = [f"its files state {most} names of one PatientID"] if most > 1 else []
+    notes = []
+    for words, field in ONE_PERSON:
+        stated: dict[str, set[str]] = defaultdict(set)
+        for one in planes:
+            stated[one.marks.patient].add(getattr(one.marks, field))
+        several = max((len(of - {""}) for patient, of in stated.items() if patient), default=0)
+        if several > 1:
+            notes.append(f"its files state {several} {words} of one PatientID")
+    if len(poses := {one.marks.pose for one in planes} - {""}) > 1:
+        notes.append(
+            f"its files state several values of PatientPosition: {', '.join(sorted(poses))}"
+        )
     for name, field in NEEDED:
         files = {one.path: getattr(one.marks, field) for one in planes}
         if 0 < (count := sum(not stated for stated in files.values())) < len(files):
@@ -562,12 +573,15 @@ def _by_interleaved_parts(part: _Part) -> list[_Part]:
         if len(values) < 2 or min(map(len, values.values())) < FEWEST:
             continue
         found = _named(part, mark, values)
-        spans = sorted(_span(one.planes) for one in found)
-        if all(low < end for (_, end), (low, _) in pairwise(spans)) and all(
-            _is_even(one.planes) for one in found
-        ):
+        if _lie_between(found) and all(_is_even(one.planes) for one in found):
             return [one for inner in found for one in _divided(inner)]
     return []
+
+
+def _lie_between(parts: Sequence[_Part]) -> bool:
+    """Whether each part begins before the one below it ends."""
+    spans = sorted(_span(one.planes) for one in parts)
+    return all(low < end for (_, end), (low, _) in pairwise(spans))
 
 
 def _span(planes: Sequence[Plane]) -> tuple[float, float]:
@@ -582,12 +596,14 @@ def _span(planes: Sequence[Plane]) -> tuple[float, float]:
 def _with_differences(part: _Part) -> _Part:
     """A stack with a note about what several of its slices each show or state differently."""
     notes = []
-    for mark in (*SHOWN, *PHASES, SERIES_NUMBER):
+    for mark in (*SHOWN, *PHASES, ACQUISITION, SERIES_NUMBER):
         values = _by_value(mark, part.planes)
         if len(values) > 1 and min(map(len, values.values())) >= FEWEST:
-            listed = ", ".join(
-                f"{one.words[-1]} ({len(one.planes)})" for one in _named(part, mark, values)
-            )
+            found = _named(part, mark, values)
+            # Beds and breaths follow each other.
+            if mark is ACQUISITION and not _lie_between(found):
+                continue
+            listed = ", ".join(f"{one.words[-1]} ({len(one.planes)})" for one in found)
             notes.append(f"the slices of this stack differ: {listed}")
     return replace(part, notes=(*part.notes, *notes))
 

@@ -41,6 +41,10 @@ class Marks:
 
     patient: str = ""
     name: str = ""  # of the patient, in small letters without separators
+    issuer: str = ""  # of PatientID
+    birth: str = ""
+    sex: str = ""
+    pose: str = ""  # PatientPosition
     study: str = ""
     modality: str = ""
     frame_of_reference: str = ""
@@ -81,6 +85,10 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
     return Marks(
         patient=text(dataset, "PatientID"),
         name=" ".join(text(dataset, "PatientName").replace("^", " ").casefold().split()),
+        issuer=text(dataset, "IssuerOfPatientID"),
+        birth=text(dataset, "PatientBirthDate"),
+        sex=text(dataset, "PatientSex"),
+        pose=text(dataset, "PatientPosition"),
         study=text(dataset, "StudyInstanceUID"),
         modality=text(dataset, "Modality"),
         frame_of_reference=text(dataset, "FrameOfReferenceUID"),

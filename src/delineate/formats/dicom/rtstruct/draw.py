@@ -165,13 +165,9 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre", places: Places | None = No
             placed.append(one)
     every = list(_once(placed, leave))
     used = list(_nearest(every, planes, leave))
-    limits = np.array([grid.shape[0], grid.shape[1]])
     for one in used:
-        for doubt in _crossings_of(one.polygon, grid):
-            leave(doubt)
-        beyond = np.maximum(-one.polygon, one.polygon - limits).max(axis=0)
-        if beyond.max() > BEYOND:
-            leave("clipped", float((beyond * planes.pixel_mm).max()))
+        for doubt, mm in planes.doubts_of(one.polygon):
+            leave(doubt, mm)
     counts["used"] = len(used)
     box, inside, crossed = _rasterised(used, grid, rule)
     slices = {one.k for one in used}
@@ -194,18 +190,6 @@ def _no_area(contour: Contour) -> str:
         return "points" if contour.kind == "POINT" else "open"
     different = np.unique(np.rint(contour.points_mm / SAME_POINT_MM), axis=0)
     return "short" if len(different) < 3 else ""
-
-
-def _crossings_of(polygon: Points, grid: Grid) -> Iterator[str]:
-    """How a polygon crosses itself, as keys of ``REASONS``, by the pixels that it runs around."""
-    low = np.clip(np.floor(polygon.min(axis=0)), 0, grid.shape[:2])
-    columns, rows = (np.clip(np.ceil(polygon.max(axis=0)), low, grid.shape[:2]) - low).astype(int)
-    around = windings(polygon - low, int(rows), int(columns))
-    least, most = int(around.min(initial=0)), int(around.max(initial=0))
-    if least < 0 < most:
-        yield "twisted"
-    if max(-least, most) > 1:
-        yield "wound"
 
 
 @dataclass(frozen=True)
@@ -251,6 +235,23 @@ class _Planes:
             abs(height - nearest) * self.gap_mm,
             float(np.abs(heights - height).max()) * self.gap_mm,
         )
+
+    def doubts_of(self, polygon: Points) -> Iterator[tuple[str, float | None]]:
+        """What is odd about a polygon in its slice, as keys of ``REASONS``. It crosses itself if it
+        runs around pixels in both directions, or more than once.
+        """
+        limits = np.array(self.grid.shape[:2])
+        beyond = np.maximum(-polygon, polygon - limits).max(axis=0)
+        if beyond.max() > BEYOND:
+            yield "clipped", float((beyond * self.pixel_mm).max())
+        low = np.clip(np.floor(polygon.min(axis=0)), 0, limits)
+        columns, rows = (np.clip(np.ceil(polygon.max(axis=0)), low, limits) - low).astype(int)
+        around = windings(polygon - low, int(rows), int(columns))
+        least, most = int(around.min(initial=0)), int(around.max(initial=0))
+        if least < 0 < most:
+            yield "twisted", None
+        if max(-least, most) > 1:
+            yield "wound", None
 
     def off_slab_mm(self, slab_mm: float) -> float:
         """By how much a slab is thicker or thinner than the gap; 0 if it fits or is not known."""
