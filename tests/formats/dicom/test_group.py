@@ -150,6 +150,26 @@ def test_missing_ends_are_noted(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"NumberOfSlices": 5}, "5 slices are stated, but 3 are here: some may be missing"),
+        (
+            {"NumberOfSeriesRelatedInstances": 4},
+            "NumberOfSeriesRelatedInstances is 4, but 3 files are here",
+        ),
+        (
+            {"GantryDetectorTilt": 15},
+            "GantryDetectorTilt is 15 degrees, but the slices are stacked 0.00 degrees off the "
+            "normal of their planes",
+        ),
+    ],
+)
+def test_what_headers_state_about_the_stack_is_compared_with_it(tmp_path, fields, note):
+    write(tmp_path, *slices(3, **fields))
+    assert files.read(tmp_path).meta["notes"] == [note]
+
+
 def test_points_in_time_that_are_missing_are_noted(tmp_path):
     stacks = [slices(3, value=10 * t, TemporalPositionIdentifier=t) for t in (1, 2)]
     for one in (several := [one for stack in stacks for one in stack]):

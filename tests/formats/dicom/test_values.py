@@ -28,10 +28,14 @@ def row(volume, k=0):
 def test_bits_above_the_stored_ones_are_masked(tmp_path):
     # An overlay in bit 15, and the sign of 12 bits without its extension.
     overlay = ct(np.array([[0x8007, 0x1FFF]], U16), BitsStored=12, HighBit=11)
-    assert row(read(tmp_path / "a", overlay)) == [7, 4095]
+    volume = read(tmp_path / "a", overlay)
+    assert row(volume) == [7, 4095] and "bits above BitsStored are set" in volume.meta["notes"][0]
     signed = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}
     negative = ct(np.array([[0x0FFF, 0x7800]], U16), **signed)
     assert row(read(tmp_path / "b", negative)) == [-1, -2048]
+    plain = ct(np.array([[0x0FFF, 0xFFFF, 0x07FF]], U16), **signed)
+    volume = read(tmp_path / "c", plain)
+    assert row(volume) == [-1, -1, 2047] and "notes" not in volume.meta
 
 
 def test_values_in_the_highest_bits(tmp_path):
@@ -83,6 +87,29 @@ def test_modality_lookup_table(tmp_path):
     # Stored values outside the table get its ends (PS3.3 C.11.1.1.1).
     volume = read(tmp_path, ct(np.array([[9, 10, 11, 12, 13]], U16), ModalityLUTSequence=[table]))
     assert row(volume) == [100, 100, 250, 60000, 60000]
+    # No values at all are no table.
+    assert row(read(tmp_path / "b", ct(np.array([[9, 10]], U16), ModalityLUTSequence=[]))) == [
+        9,
+        10,
+    ]
+    table.LUTDescriptor = [4, 10, 16]
+    with pytest.raises(FormatError, match="lookup table states 4 values and has 3"):
+        read(tmp_path / "c", ct(np.array([[9, 10]], U16), ModalityLUTSequence=[table]))
+
+
+def test_photometric_interpretations_that_are_none(tmp_path):
+    pixels = np.array([[9, 10]], U16)
+    for n, (given, shown) in enumerate((("FOO", "FOO"), (None, "missing"))):
+        one = ct(pixels, PhotometricInterpretation=given)
+        volume = read(tmp_path / str(n), one)
+        assert row(volume) == [9, 10]
+        assert volume.meta["notes"] == [
+            f"PhotometricInterpretation is {shown}; the pixels are read as grey"
+        ]
+    (note,) = read(tmp_path / "c", ct(pixels, PhotometricInterpretation="monochrome1")).meta[
+        "notes"
+    ]
+    assert note.startswith("MONOCHROME1")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from .header.file import Plane, Series
 SAME_GAP = 0.02  # share by which a gap may differ from a multiple of what is stated
 OWN_RESCALE = ("PT", "NM")  # modalities in which every slice has a rescale of its own
 MOST_RESCALES = 3  # that are listed
+FEWEST, SAME_ANGLE = 3, 0.5  # slices with a direction; degrees
 
 
 def missing_images(planes: Sequence[Plane], every: Sequence[Plane]) -> tuple[str, ...]:
@@ -34,6 +35,7 @@ def missing_images(planes: Sequence[Plane], every: Sequence[Plane]) -> tuple[str
             f"ImagesInAcquisition is {short[0][1]}, but {counts[short[0][0]]} images are here: "
             "slices may be missing at an end"
         )
+    notes += _fewer_than_counted(planes, every)
     times = {one.marks.temporal for one in planes} - {None}
     most = max((one.marks.temporals or 0 for one in planes), default=0)
     if times and most > len(times):
@@ -44,6 +46,20 @@ def missing_images(planes: Sequence[Plane], every: Sequence[Plane]) -> tuple[str
             notes.append(f"InstanceNumber begins at {numbers[0]}: slices may be missing at an end")
         notes += _left_out({one.path: one.marks.number for one in every}.values(), len(planes))
     return tuple(notes)
+
+
+def _fewer_than_counted(planes: Sequence[Plane], every: Sequence[Plane]) -> list[str]:
+    """Sentences about numbers of slices and files that are larger than those here."""
+    notes = []
+    places = {tuple(round(mm, 2) for mm in one.position) for one in planes}
+    slices = max((one.marks.slices or 0 for one in planes), default=0)
+    if slices > len(places):
+        notes.append(f"{slices} slices are stated, but {len(places)} are here: some may be missing")
+    files = len({one.path for one in every})
+    related = max((one.marks.related or 0 for one in every), default=0)
+    if related > files:
+        notes.append(f"NumberOfSeriesRelatedInstances is {related}, but {files} files are here")
+    return notes
 
 
 def _left_out(numbers: Iterable[int | None], count: int) -> list[str]:
@@ -65,6 +81,7 @@ def doubts_about(series: Series, ordered: Sequence[Plane]) -> tuple[str, ...]:
     """All sentences about the planes of a volume, which are in the order of their positions."""
     return (
         *_wide_gaps(series, ordered),
+        *_untilted(ordered),
         *_overruled(ordered),
         *_mixed_units(series, ordered),
         *_unscaled(ordered),
@@ -101,6 +118,23 @@ def _wide_gaps(series: Series, ordered: Sequence[Plane]) -> tuple[str, ...]:
                 f"the slices are {gap:.4g} mm apart, {times} times {name}: {share} may be missing",
             )
     return ()
+
+
+def _untilted(ordered: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about a gantry whose angle is not that of the stack."""
+    first, last, stated = ordered[0], ordered[-1], ordered[0].marks.tilt
+    if len(ordered) < FEWEST or not stated or not (first.position and first.orientation):
+        return ()
+    normal = np.cross(first.orientation[:3], first.orientation[3:])
+    way = np.subtract(last.position, first.position)
+    height = abs(float(way @ normal))
+    angle = float(np.degrees(np.arctan2(np.linalg.norm(np.cross(way, normal)), height)))
+    if abs(angle - abs(stated)) <= SAME_ANGLE:
+        return ()
+    return (
+        f"GantryDetectorTilt is {stated:g} degrees, but the slices are stacked {angle:.2f} degrees "
+        "off the normal of their planes",
+    )
 
 
 def _overruled(planes: Sequence[Plane]) -> tuple[str, ...]:

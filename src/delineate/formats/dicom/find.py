@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,27 +59,15 @@ def find(
     Raises:
         FormatError: the archive cannot be read.
     """
-    series: dict[str, tuple[SeriesFacts, list[Plane]]] = {}
-    others: list[tuple[Path, str]] = []
-    damaged: list[DamagedFile] = []
-    for file in _read_all(Path(folder), recursive, Headers() if headers is None else headers):
-        if file.kind:
-            others.append((file.path, file.kind))
-        elif file.damage or file.facts is None:
-            damaged.append(DamagedFile(file.path, file.damage, file.facts, file.damage in BARE))
-        else:
-            series.setdefault(file.facts.uid, (file.facts, []))[1].extend(file.planes)
+    known = Headers() if headers is None else headers
+    series, others, damaged = _by_kind(_read_all(Path(folder), recursive, known))
     found = [one for facts, planes in series.values() for one in volumes(planes, facts)]
-    # Without a name that promises DICOM, an empty file may be anything in other folders.
     near = {path.parent for one in found for path in one.files}
-    damaged = [
-        one for one in damaged if one.why != BLANK or _is_named(one.path) or one.path.parent in near
-    ]
-    # So may a packed file.
+    damaged = [one for one in damaged if one.why != BLANK or _is_near(one.path, near)]
     others = [
         (path, kind)
         for path, kind in others
-        if not _is_packed(kind) or path.parent in near or path == Path(folder)
+        if not _is_packed(kind) or _is_near(path, near) or path == Path(folder)
     ]
     charged, unknown = charge(found, damaged)
     others += [(one.path, f"{DAMAGED}: {one.why}") for one in unknown]
@@ -98,6 +86,23 @@ class _File:
     planes: Sequence[Plane] = ()
     facts: SeriesFacts | None = None
     damage: str = ""
+
+
+def _by_kind(
+    files: Iterable[_File],
+) -> tuple[dict[str, tuple[SeriesFacts, list[Plane]]], list[tuple[Path, str]], list[DamagedFile]]:
+    """The planes of each series by its UID, the files without an image, and the damaged ones."""
+    series: dict[str, tuple[SeriesFacts, list[Plane]]] = {}
+    others: list[tuple[Path, str]] = []
+    damaged: list[DamagedFile] = []
+    for file in files:
+        if file.kind:
+            others.append((file.path, file.kind))
+        elif file.damage or file.facts is None:
+            damaged.append(DamagedFile(file.path, file.damage, file.facts, file.damage in BARE))
+        else:
+            series.setdefault(file.facts.uid, (file.facts, []))[1].extend(file.planes)
+    return series, others, damaged
 
 
 class Headers(dict[Path, _File | None]):
@@ -139,6 +144,13 @@ def _members(members: Sequence[Path], headers: Headers) -> Iterator[_File]:
             yield _File(path, NESTED)
         elif why := _why_no_dicom(path):
             yield _File(path, damage=why)
+
+
+def _is_near(path: Path, near: Collection[Path]) -> bool:
+    """Whether an empty or packed file may be one of a series: its name promises DICOM, or it is in
+    the folder of a series; it may be anything in other folders.
+    """
+    return _is_named(path) or path.parent in near
 
 
 def _is_packed(kind: str) -> bool:

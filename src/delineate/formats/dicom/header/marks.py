@@ -22,6 +22,7 @@ PRIVATE = (
     ("b_value", 0x00651009, "Image Private Header"),
     ("direction", 0x00651037, "Image Private Header"),
     ("component", 0x0043102F, "GEMS_PARM_01"),
+    ("slices", 0x0021104F, "GEMS_RELA_01"),
 )
 GE_COMPONENTS = ("magnitude", "phase", "real", "imaginary")
 COMPONENTS = {
@@ -70,6 +71,9 @@ class Marks:
     dimensions: tuple[int, ...] = ()  # indices of a frame that do not say where it is
     number: int | None = None  # InstanceNumber; of frames, with their place in the file
     images: int | None = None  # ImagesInAcquisition
+    slices: int | None = None  # NumberOfSlices of PET and NM, or the locations of GE
+    related: int | None = None  # NumberOfSeriesRelatedInstances, the count of an archive
+    tilt: float | None = None  # GantryDetectorTilt
     temporals: int | None = None  # NumberOfTemporalPositions
     series_number: int | None = None
     comment: str = ""  # of the image: phases of breathing in some CT
@@ -114,6 +118,9 @@ def marks_of(dataset: Any, kind: tuple[str, ...]) -> Marks:
         stack=text(dataset, "StackID"),
         number=_whole(dataset, "InstanceNumber"),
         images=_whole(dataset, "ImagesInAcquisition"),
+        slices=_whole(dataset, "NumberOfSlices") or private.get("slices"),
+        related=_whole(dataset, "NumberOfSeriesRelatedInstances"),
+        tilt=number(dataset, "GantryDetectorTilt"),
         temporals=_whole(dataset, "NumberOfTemporalPositions"),
         series_number=_whole(dataset, "SeriesNumber"),
         comment=text(dataset, "ImageComments"),
@@ -198,6 +205,8 @@ def private_marks(dataset: Any) -> dict[str, Any]:
         if name == "component":
             if values[0] in range(len(GE_COMPONENTS)):
                 found[name] = GE_COMPONENTS[int(values[0])]
+        elif name == "slices":
+            found[name] = int(values[0])
         else:
             # GE adds a multiple of 1e9 to tell how the value was given.
             found[name] = values[0] % 1e9 if name == "b_value" else values

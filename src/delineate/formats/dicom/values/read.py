@@ -35,6 +35,7 @@ DECODERS = ("pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
 RLE = "1.2.840.10008.1.2.5"
 RLE_HERE = 1 << 25  # pixels; a child that decodes more has caught up with its start
 PLANES_A_WORKER = 8  # a thread, and a child that decodes, take their time to start
+MASKED = "bits above BitsStored are set in its pixels; they are no part of the values"
 IN_VOLUME = "positions are those in the volume (ImagePositionVolume), not in the patient"
 BYTES_A_CALL = 1 << 26  # of the frames that the child process returns at once
 
@@ -201,30 +202,41 @@ def _fill(
     """Write the values of the planes of a file to their places in ``array``; returns what its
     header states about them.
     """
+    notes: list[str] = []
     with told(path, "DICOM image"):
         first = next(iter(planes.values()))
         stored = first.pixels
         if stored is None or (stored.stored is None and not stored.is_inflated):
             raise FormatError("a DICOM image without pixel data")
         frames = sorted({one.frame or 0 for one in planes.values()})
-        for frame, pixels in zip(frames, _frames(path, stored, frames, rle_here), strict=True):
+        for frame, pixels in zip(
+            frames, _frames(path, stored, frames, rle_here, notes), strict=True
+        ):
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
                     _rescale(_cut(pixels, one), one, array[k])
-        return first.stated
+    return first.stated | ({"notes": [*first.stated.get("notes", ()), notes[0]]} if notes else {})
 
 
 def _frames(
-    path: Path, header: Pixels, frames: Sequence[int], rle_here: bool
+    path: Path, header: Pixels, frames: Sequence[int], rle_here: bool, notes: list[str]
 ) -> Iterator[NDArray[Any]]:
-    """The frames of a file as stored. Damaged data can crash, hang or blow up a codec, so that runs
-    in a child process; RLE cannot, and runs there unless ``rle_here``.
+    """The frames of a file as stored; what is odd about them is added to ``notes``. Damaged data
+    can crash, hang or blow up a codec, so that runs in a child process; RLE cannot, and runs there
+    unless ``rle_here``.
     """
     refuse_more(header)
     if is_plain(header):
         above, unused = _spare_bits(header.allocated, header.bits, header.high)
         for pixels in plain_frames(path, header, frames):
-            yield _masked(pixels, above, unused) if above or unused else pixels
+            if unused:
+                yield _masked(pixels, above, unused)
+            elif above and _exceeds(pixels, int(header.bits or 0)):
+                if not _is_unextended(pixels, int(header.bits or 0)):
+                    notes.append(MASKED)
+                yield _masked(pixels, above, 0)
+            else:
+                yield pixels
         return
     stored = header.stored
     if stored is None or stored.nbytes is not None or (stored.syntax == RLE and rle_here):
@@ -300,6 +312,10 @@ def _looked_up(pixels: NDArray[Any], one: Plane) -> NDArray[Any]:
     # The first value has the sign of the pixels, whatever VR the descriptor has, and the numbers
     # of 16 bits count from 1 to 65536.
     count, first, bits = (int(value) for value in item.LUTDescriptor)
+    values = item.LUTData
+    held = len(values) // (2 if bits > 8 else 1) if isinstance(values, bytes) else len(values)
+    if held < (count % 0x10000 or 0x10000):
+        raise FormatError(f"its modality lookup table states {count} values and has {held}")
     first = (first + 0x8000) % 0x10000 - 0x8000 if one.signed else first % 0x10000
     with lenient(one.path, "DICOM image"):
         item.LUTDescriptor = [count % 0x10000, first, bits]
@@ -390,6 +406,21 @@ def _spare_bits(allocated: Any, bits: Any, high: Any) -> tuple[int, int]:
     if below < 0 or below + bits > allocated:
         raise FormatError(f"HighBit {high} does not fit {bits} of {allocated} bits")
     return allocated - bits - below, below
+
+
+def _exceeds(pixels: NDArray[Any], bits: int) -> bool:
+    """Whether values need more than ``bits``, so that others are set."""
+    if pixels.dtype.kind == "u":
+        return bool(pixels.max() >> bits)
+    return bool(pixels.max() >> (bits - 1) or pixels.min() < -(1 << (bits - 1)))
+
+
+def _is_unextended(pixels: NDArray[Any], bits: int) -> bool:
+    """Whether values are signed, and the bits above all those that exceed ``bits`` are 0."""
+    if pixels.dtype.kind == "u":
+        return False
+    above = pixels >> bits
+    return not ((above != 0) & (above != -1)).any()
 
 
 def _masked(pixels: NDArray[Any], above: int, below: int) -> NDArray[Any]:

@@ -18,6 +18,8 @@ PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a facto
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
 MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
 
+# PhotometricInterpretation of one value a pixel, PS3.3 C.7.6.3.1.2.
+INTENSITIES = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 MOST_ABOUT = 100  # characters of the name of a scanner
 SEXES = ("F", "M", "O")
 YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
@@ -32,7 +34,12 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     (see ``about``).
     """
     found: dict[str, Any] = {}
-    notes = [MONOCHROME1] if text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else []
+    shown = text(dataset, "PhotometricInterpretation").upper()
+    notes = [MONOCHROME1] if shown == "MONOCHROME1" else []
+    if shown not in INTENSITIES and (number(dataset, "SamplesPerPixel") or 1) == 1:
+        notes.append(
+            f"PhotometricInterpretation is {shown or 'missing'}; the pixels are read as grey"
+        )
     if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
         notes.append("the pixels were compressed with loss (LossyImageCompression)")
     if dataset.doubt:
