@@ -259,15 +259,27 @@ def test_a_real_world_map_of_each_frame_is_used_without_a_rescale(tmp_path):
         values = item(RealWorldValueSlope=slope, RealWorldValueIntercept=intercept)
         return {"RealWorldValueMappingSequence": values}
 
-    def first(name, groups):
+    volumes = {}
+
+    def first(name, groups, **fields):
         each = [one | groups(k) for k, one in enumerate(STACK)]
-        made = enhanced(FRAMES, each, kind="4.1", modality="MR")
-        return read(tmp_path / name, made).array[0, 0].tolist()
+        made = enhanced(FRAMES, each, **{"kind": "4.1", "modality": "MR"} | fields)
+        volumes[name] = read(tmp_path / name, made)
+        return volumes[name].array[0, 0].tolist()
 
     assert first("differ", lambda k: mapped(0.5 + k, float(k))) == [0, 16, 52, 108]
     # One scale for all frames changes nothing that matters, and a rescale comes first.
     assert first("same", lambda k: mapped(0.5, 1.0)) == [0, 10, 20, 30]
     assert first("both", lambda k: mapped(0.5 + k, 0.0) | rescale(3, 0)) == [0, 30, 60, 90]
+    (note,) = volumes["both"].meta["notes"]
+    assert note.startswith("4 of 4 frames have a real-world value map that differs")
+    # The unit is that of the map, also in CT.
+    first("ct", lambda k: mapped(0.5 + k, 0.0), kind="2.1", modality="CT")
+    assert volumes["ct"].unit == "a.u."
+    table = item()
+    table.add_new(0x00409212, "FD", [0.0, 1.0])
+    first("table", lambda k: {"RealWorldValueMappingSequence": table})
+    assert "a table (RealWorldValueLUTData)" in volumes["table"].meta["notes"][0]
 
 
 def test_a_tomosynthesis_is_a_stack_of_its_positions(tmp_path):

@@ -83,6 +83,7 @@ def doubts_about(series: Series, ordered: Sequence[Plane]) -> tuple[str, ...]:
         *_wide_gaps(series, ordered),
         *_untilted(ordered),
         *_overruled(ordered),
+        *_unmapped(ordered),
         *_mixed_units(series, ordered),
         *_unscaled(ordered),
         *_mixed_signs(ordered),
@@ -145,6 +146,17 @@ def _overruled(planes: Sequence[Plane]) -> tuple[str, ...]:
     return (
         f"its frames state another {' and another '.join(names)} than the whole file; those of "
         "the frames are used",
+    )
+
+
+def _unmapped(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """A sentence about real-world value maps that are not the rescales of their frames."""
+    count = sum(one.is_unmapped for one in planes)
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(planes)} frames have a real-world value map that differs between frames "
+        "and is not their rescale; the rescale is used",
     )
 
 

@@ -53,7 +53,7 @@ def _nbytes(dataset: Any) -> int:
 def _blanked(content: bytes, is_rle: bool, dataset: Any) -> bytes:
     found, fragments = bytearray(content), list(_fragments(content))
     plane = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0)
-    # Each frame with RLE is one fragment; others cannot be told from pixels.
+    # Each frame with RLE is one fragment; others are not known from pixels.
     if is_rle and len(fragments) != int(dataset.get("NumberOfFrames") or 1):
         return content
     for start, end in fragments:

@@ -36,6 +36,7 @@ PROVED = (
 )
 # RescaleType, or Units of PET, by the unit of a real-world value map (UCUM).
 UNITS = {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML", "{SUVbw}g/ml": "GML", "[hnsf'U]": "HU"}
+UNKNOWN = "unknown"
 MOST_FRAMES = 1 << 20  # instance numbers of one file leave room for those of another
 
 
@@ -57,6 +58,7 @@ class Frame:
     is_mosaic: bool
     marks: Marks
     in_patient: bool = True
+    is_unmapped: bool = False  # maps differ between frames, and that of this one is not its rescale
 
 
 def frames_of(dataset: Any, marks: Marks, count: int) -> list[Frame]:
@@ -148,13 +150,16 @@ class _Groups:
 def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_map: bool) -> Frame:
     measures, rescale = "PixelMeasuresSequence", "PixelValueTransformationSequence"
     slope, intercept = groups.one(rescale, "RescaleSlope"), groups.one(rescale, "RescaleIntercept")
-    if slope is None and use_map:
-        slope, intercept = _real_world(groups) or (None, None)
+    mapped = _real_world(groups)
+    is_mapped = slope is None and use_map and mapped is not None
+    if is_mapped:
+        slope, intercept = mapped or (None, None)
     units = groups.text(rescale, "RescaleType")
     # "US" is unspecified; the unit is that of the map if it has the same scale.
-    if units in ("", "US") and slope is not None and _real_world(groups) == (slope, intercept):
+    if units in ("", "US") and slope is not None and mapped == (slope, intercept):
         codes = items_in(groups.item(REAL_WORLD), "MeasurementUnitsCodeSequence")
-        units = next((UNITS.get(text(one, "CodeValue"), units) for one in codes), units)
+        other = UNKNOWN if is_mapped else units
+        units = next((UNITS.get(text(one, "CodeValue"), other) for one in codes), other)
     frame_type = groups.frame_type()
     kind = () if frame_type is None else frame_type.get("FrameType") or ()
     kind = kind_of(kind)
@@ -176,6 +181,7 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
         is_mosaic=has_tiles(kind) or (groups.n == 0 and is_mosaic(groups.merged())),
         marks=_marks(groups, marks, component_of(stated, kind), pointers, start + groups.n),
         in_patient=not in_volume,
+        is_unmapped=use_map and mapped not in (None, (slope, intercept or 0.0)),
     )
 
 

@@ -99,6 +99,7 @@ class Plane:
     is_projection: bool = False  # of nuclear medicine, see ``nuclear``
     in_patient: bool = True  # whether positions are those of the patient, or of the volume alone
     overruled: tuple[str, ...] = ()  # attributes of the file that its frames state differently
+    is_unmapped: bool = False  # see ``enhanced.Frame``
     pixels: Pixels | None = field(default=None, compare=False)
     stated: Mapping[str, Any] = field(default_factory=dict, compare=False)  # ``values.stated``
 
@@ -369,6 +370,7 @@ def _frame(one: Plane, n: int, frame: Frame) -> Plane:
         units=frame.units or one.units,
         marks=frame.marks,
         in_patient=frame.in_patient,
+        is_unmapped=frame.is_unmapped,
     )
 
 

@@ -6,13 +6,13 @@ scales that are not applied), and about its origin. Nothing here changes a value
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from ..header.enhanced import GROUPS
+from ..header.enhanced import GROUPS, REAL_WORLD
 from ..header.file import Plane
-from ..header.marks import number, private_tag, text
+from ..header.marks import items_in, number, numbers, private_tag, text
 
 PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
@@ -42,6 +42,11 @@ def stated_in(dataset: Any) -> dict[str, Any]:
         )
     if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
         notes.append("the pixels were compressed with loss (LossyImageCompression)")
+    ratio = numbers(dataset, "PixelAspectRatio")
+    if len(set(ratio)) > 1 and "PixelSpacing" not in dataset:
+        notes.append(f"the pixels are not square (PixelAspectRatio {ratio[0]:g}:{ratio[1]:g})")
+    if any("RealWorldValueLUTData" in item for item in _maps_in(dataset)):
+        notes.append("values are mapped to a unit by a table (RealWorldValueLUTData), not applied")
     if dataset.doubt:
         notes.append(dataset.doubt)
     slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
@@ -124,10 +129,17 @@ def _padding(dataset: Any) -> tuple[int, int] | None:
     return min(values), max(values)
 
 
+def _maps_in(dataset: Any) -> Iterator[Any]:
+    """The real-world value maps of an object and of its frames."""
+    yield from items_in(dataset, REAL_WORLD)
+    for group in GROUPS:
+        yield from items_in(dataset, group, REAL_WORLD)
+
+
 def _real_world(dataset: Any) -> list[dict[str, Any]]:
     """The linear maps of stored values to physical units (PS3.3 C.7.6.16.2.11)."""
     maps = []
-    for item in dataset.get("RealWorldValueMappingSequence") or ():
+    for item in (*items_in(dataset, REAL_WORLD), *items_in(dataset, GROUPS[0], REAL_WORLD)):
         slope = number(item, "RealWorldValueSlope")
         intercept = number(item, "RealWorldValueIntercept")
         if slope is None or intercept is None:
