@@ -105,6 +105,47 @@ def test_a_single_frame_in_fragments_without_a_table(tmp_path, syntax):
     np.testing.assert_array_equal(read(tmp_path, one), pixels)
 
 
+def test_coded_pixels_that_contradict_the_header_are_refused(tmp_path):
+    pixels, frames = noise(np.uint16), {}
+    for syntax in (RLELossless, JPEGLSLossless):
+        frames[syntax] = encoded(enhanced(pixels, STACK), syntax)
+
+    def refused(why, syntax=RLELossless, has_bot=True, entries=None, **fields):
+        one = enhanced(pixels, STACK)
+        one.file_meta.TransferSyntaxUID = syntax
+        if entries is None:
+            one.PixelData = encapsulate(frames[syntax], has_bot=has_bot)
+        else:
+            extended = encapsulate_extended(frames[syntax])
+            one.PixelData, one.ExtendedOffsetTable, one.ExtendedOffsetTableLengths = extended
+            old = np.frombuffer(one.ExtendedOffsetTable, np.uint64)
+            one.ExtendedOffsetTable = old[list(entries)].tobytes()
+        one["PixelData"].is_undefined_length = True
+        for name, value in fields.items():
+            setattr(one, name, value)
+        if "NumberOfFrames" in fields:
+            del one.PerFrameFunctionalGroupsSequence[fields["NumberOfFrames"] :]
+        with pytest.raises(FormatError, match=why):
+            read(tmp_path / str(len(list(tmp_path.iterdir()))), one)
+
+    last = len(pixels) - 1
+    offsets = "table of offsets .* does not fit"
+    refused(offsets, entries=[0] * len(pixels))
+    refused(offsets, entries=[1, 0, *range(2, last + 1)])
+    for syntax in frames:
+        refused(offsets, syntax, NumberOfFrames=last)
+        refused(f"{last + 1} coded frames, but", syntax, has_bot=False, NumberOfFrames=last)
+    refused("coded are .* pixels, but the header", JPEGLSLossless, Rows=pixels.shape[1] - 1)
+
+
+def test_signed_streams_of_unsigned_pixels_are_refused(tmp_path):
+    one = ct(noise(np.int16, frames=1)[0])
+    one.compress(JPEG2000Lossless, generate_instance_uid=False)
+    one.PixelRepresentation = 0
+    with pytest.raises(FormatError, match="coded are signed pixels"):
+        read(tmp_path, one)
+
+
 @pytest.mark.parametrize("pixels_here", [decoding.RLE_HERE, 0])
 def test_fewer_coded_frames_than_stated_are_refused(tmp_path, monkeypatch, pixels_here):
     """RLE of few pixels is decoded by this process, that of many by others."""

@@ -36,7 +36,7 @@ PROVED = (
 )
 # RescaleType, or Units of PET, by the unit of a real-world value map (UCUM).
 UNITS = {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML", "{SUVbw}g/ml": "GML", "[hnsf'U]": "HU"}
-UNKNOWN = "unknown"
+UNKNOWN = "unit of a map"  # that is none of UNITS
 MOST_FRAMES = 1 << 20  # instance numbers of one file leave room for those of another
 
 
@@ -148,18 +148,8 @@ class _Groups:
 
 
 def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_map: bool) -> Frame:
-    measures, rescale = "PixelMeasuresSequence", "PixelValueTransformationSequence"
-    slope, intercept = groups.one(rescale, "RescaleSlope"), groups.one(rescale, "RescaleIntercept")
-    mapped = _real_world(groups)
-    is_mapped = slope is None and use_map and mapped is not None
-    if is_mapped:
-        slope, intercept = mapped or (None, None)
-    units = groups.text(rescale, "RescaleType")
-    # "US" is unspecified; the unit is that of the map if it has the same scale.
-    if units in ("", "US") and slope is not None and mapped == (slope, intercept):
-        codes = items_in(groups.item(REAL_WORLD), "MeasurementUnitsCodeSequence")
-        other = UNKNOWN if is_mapped else units
-        units = next((UNITS.get(text(one, "CodeValue"), other) for one in codes), other)
+    measures = "PixelMeasuresSequence"
+    slope, intercept, units, is_unmapped = _rescale_of(groups, use_map)
     frame_type = groups.frame_type()
     kind = () if frame_type is None else frame_type.get("FrameType") or ()
     kind = kind_of(kind)
@@ -175,14 +165,32 @@ def _frame(groups: _Groups, marks: Marks, pointers: list[int], start: int, use_m
         between=groups.one(measures, "SpacingBetweenSlices") or 0.0,
         thick=groups.one(measures, "SliceThickness") or 0.0,
         slope=slope,
-        intercept=intercept or 0.0,
+        intercept=intercept,
         units=units,
         # Private elements are those of all frames.
         is_mosaic=has_tiles(kind) or (groups.n == 0 and is_mosaic(groups.merged())),
         marks=_marks(groups, marks, component_of(stated, kind), pointers, start + groups.n),
         in_patient=not in_volume,
-        is_unmapped=use_map and mapped not in (None, (slope, intercept or 0.0)),
+        is_unmapped=is_unmapped,
     )
+
+
+def _rescale_of(groups: _Groups, use_map: bool) -> tuple[float | None, float, str, bool]:
+    """Slope, intercept and unit of a frame, and whether its map is another one."""
+    rescale = "PixelValueTransformationSequence"
+    slope, intercept = groups.one(rescale, "RescaleSlope"), groups.one(rescale, "RescaleIntercept")
+    mapped = _real_world(groups)
+    is_mapped = slope is None and use_map and mapped is not None
+    if is_mapped:
+        slope, intercept = mapped or (None, None)
+    units = groups.text(rescale, "RescaleType")
+    # "US" is unspecified; the unit is that of the map if it has the same scale.
+    if units in ("", "US") and slope is not None and mapped == (slope, intercept):
+        codes = items_in(groups.item(REAL_WORLD), "MeasurementUnitsCodeSequence")
+        other = UNKNOWN if is_mapped else units
+        units = next((UNITS.get(text(one, "CodeValue"), other) for one in codes), other)
+    is_unmapped = use_map and mapped not in (None, (slope, intercept or 0.0))
+    return slope, intercept or 0.0, units, is_unmapped
 
 
 def _marks(groups: _Groups, marks: Marks, component: str, pointers: list[int], index: int) -> Marks:

@@ -25,6 +25,7 @@ from ..doubts import doubts_about
 from ..geometry import layout, tilt_of
 from ..header.elements import Pixels
 from ..header.file import Plane, Series, lenient, open_dataset
+from .coded import refuse_contradictions
 from .pixels import is_plain, plain_frames, refuse_more
 from .stated import merged, padding_of
 from .suv import as_suv
@@ -261,6 +262,9 @@ def _dataset(path: str | Path) -> Any:
     dataset = open_dataset(path)
     if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        refuse_contradictions(dataset, syntax == RLE)
     return dataset
 
 

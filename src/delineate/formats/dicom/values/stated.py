@@ -34,6 +34,23 @@ def stated_in(dataset: Any) -> dict[str, Any]:
     (see ``about``).
     """
     found: dict[str, Any] = {}
+    if notes := _notes(dataset):
+        found["notes"] = notes
+    tag, creator = PHILIPS_SCALE
+    place = private_tag(dataset, tag, creator)
+    if place and (scale := number(dataset, place)) is not None:
+        found["philips_scale"] = scale
+    if maps := _real_world(dataset):
+        found["real_world"] = maps
+    if padding := _padding(dataset):
+        found["stored_padding"] = padding
+    if origin := about(dataset):
+        found["about"] = origin
+    return found
+
+
+def _notes(dataset: Any) -> list[str]:
+    """Sentences about the values."""
     shown = text(dataset, "PhotometricInterpretation").upper()
     notes = [MONOCHROME1] if shown == "MONOCHROME1" else []
     if shown not in INTENSITIES and (number(dataset, "SamplesPerPixel") or 1) == 1:
@@ -54,19 +71,7 @@ def stated_in(dataset: Any) -> dict[str, Any]:
         notes.append(NO_SLOPE)
     elif slope is not None and intercept is None and GROUPS[1] not in dataset:
         notes.append(NO_INTERCEPT)
-    if notes:
-        found["notes"] = notes
-    tag, creator = PHILIPS_SCALE
-    place = private_tag(dataset, tag, creator)
-    if place and (scale := number(dataset, place)) is not None:
-        found["philips_scale"] = scale
-    if maps := _real_world(dataset):
-        found["real_world"] = maps
-    if padding := _padding(dataset):
-        found["stored_padding"] = padding
-    if origin := about(dataset):
-        found["about"] = origin
-    return found
+    return notes
 
 
 def about(dataset: Any) -> dict[str, Any]:
