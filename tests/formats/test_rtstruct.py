@@ -197,6 +197,7 @@ def test_contours_off_the_slices(tmp_path):
         "GTV: 2 contour(s) are above or below the slices and are left out (up to 6.00 mm)",
         "GTV: 1 contour(s) are between slices that have nearer ones and are left out "
         "(up to 1.20 mm)",
+        "GTV: 1 contour(s) are between slices and are drawn in the nearest one (up to 1.20 mm)",
         "GTV: 1 slice(s) between its first and last one have no contour and stay empty",
     )
 
@@ -236,7 +237,32 @@ def test_contours_that_cross_themselves_are_reported(tmp_path):
         "bow: 1 contour(s) cross themselves; both sides of the crossing are inside",
         "twice: 1 contour(s) run around a part of their area more than once; what they run around "
         "twice is outside",
+        "twice: has no voxel, as no pixel's centre is inside its contours",
     )
+
+
+def test_contours_between_slices_and_rois_without_a_voxel_are_reported(tmp_path):
+    points, kind = square(1)
+    tiny = [(2.1, 2.1), (2.3, 2.1), (2.3, 2.3)]
+    volume = read(
+        tmp_path, {"off": [(points + np.array([0, 0, 1.2]), kind)], "tiny": [square(3, tiny)]}
+    )
+    assert volume.array[..., 1].any() and not (volume.array == 2).any()
+    assert volume.meta["notes"] == (
+        "off: 1 contour(s) are between slices and are drawn in the nearest one (up to 1.20 mm)",
+        "tiny: has no voxel, as no pixel's centre is inside its contours",
+    )
+
+
+def test_names_in_utf_8_without_a_character_set(tmp_path):
+    path = write_structure_set(tmp_path / "RS.dcm", {"GTV": [square(1)]})
+    dataset = pydicom.dcmread(path)
+    raw = "肝臓".encode()
+    tag = pydicom.tag.Tag(0x30060026)
+    name = pydicom.dataelem.RawDataElement(tag, "LO", len(raw), raw, 0, False, True)
+    dataset.StructureSetROISequence[0][tag] = name
+    dataset.save_as(path)
+    assert [one.name for one in read_rois(path)] == ["肝臓"]
 
 
 def test_contours_that_state_another_number_of_points_are_reported(tmp_path):

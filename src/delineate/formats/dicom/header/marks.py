@@ -150,10 +150,25 @@ def text(dataset: Any, name: str) -> str:
     """The value as text, "" if it is missing or cannot be read; several values are joined."""
     value = _value(dataset, name)
     if value is None or isinstance(value, str):
-        return value.strip() if value else ""
+        return _as_utf8(value.strip()) if value else ""
     if isinstance(value, MutableSequence):
         return "\\".join(map(str, value)).strip()
-    return str(value).strip()
+    return _as_utf8(str(value).strip())
+
+
+def _as_utf8(value: str) -> str:
+    """A text whose bytes were read in a set of 8 bits, and are UTF-8: writers leave out the set, or
+    state a wrong one. Texts in these sets are no valid UTF-8.
+
+    >>> _as_utf8("Ã¼"), _as_utf8("Müller"), _as_utf8("liver")
+    ('ü', 'Müller', 'liver')
+    """
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def number(dataset: Any, name: str | int) -> float | None:

@@ -85,6 +85,8 @@ class RoiDrawing:
                 f"{self.name}: contours cross each other in {self.crossed_slices} slice(s); what "
                 "two of them share is outside"
             )
+        if self.counts["used"] and not self.inside.any():
+            yield f"{self.name}: has no voxel, as no pixel's centre is inside its contours"
         if self.empty_slices:
             yield (
                 f"{self.name}: {self.empty_slices} slice(s) between its first and last one have no "
@@ -113,6 +115,7 @@ REASONS = {
         "state a ContourSlabThickness that is not the gap of the slices, and are drawn in their "
         "own slice alone"
     ),
+    "off": "are between slices and are drawn in the nearest one",
     "twisted": "cross themselves; both sides of the crossing are inside",
     "wound": (
         "run around a part of their area more than once; what they run around twice is outside"
@@ -166,7 +169,7 @@ def draw(roi: Roi, grid: Grid, rule: Rule = "centre", places: Places | None = No
     every = list(_once(placed, leave))
     used = list(_nearest(every, planes, leave))
     for one in used:
-        for doubt, mm in planes.doubts_of(one.polygon):
+        for doubt, mm in planes.doubts_of(one):
             leave(doubt, mm)
     counts["used"] = len(used)
     box, inside, crossed = _rasterised(used, grid, rule)
@@ -236,10 +239,13 @@ class _Planes:
             float(np.abs(heights - height).max()) * self.gap_mm,
         )
 
-    def doubts_of(self, polygon: Points) -> Iterator[tuple[str, float | None]]:
-        """What is odd about a polygon in its slice, as keys of ``REASONS``. It crosses itself if it
+    def doubts_of(self, placed: _Placed) -> Iterator[tuple[str, float | None]]:
+        """What is odd about a contour in its slice, as keys of ``REASONS``. It crosses itself if it
         runs around pixels in both directions, or more than once.
         """
+        if placed.off_mm > max(SAME_PLANE * self.gap_mm, TILTED_MM):
+            yield "off", placed.off_mm
+        polygon = placed.polygon
         limits = np.array(self.grid.shape[:2])
         beyond = np.maximum(-polygon, polygon - limits).max(axis=0)
         if beyond.max() > BEYOND:
