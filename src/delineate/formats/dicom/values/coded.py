@@ -30,13 +30,9 @@ def refuse_contradictions(dataset: Any, is_rle: bool) -> None:
         return
     count = int(dataset.get("NumberOfFrames") or 1)
     (_, begin, end), *fragments = [*_items(content)] or [(0, 0, 0)]
-    basic = struct.unpack(f"<{(end - begin) // 4}I", content[begin : end - (end - begin) % 4])
-    extended = bytes(dataset.get("ExtendedOffsetTable") or b"")
     places = {at - end for at, _, _ in fragments}
-    for table in (
-        basic,
-        struct.unpack(f"<{len(extended) // 8}Q", extended[: len(extended) // 8 * 8]),
-    ):
+    extended = bytes(dataset.get("ExtendedOffsetTable") or b"")
+    for table in (_numbers(content[begin:end], "I"), _numbers(extended, "Q")):
         if table and (len(table) != count or table[0] or not _fits(table, places)):
             raise FormatError(
                 f"the table of offsets ({len(table)} entries) does not fit {count} frame(s) in "
@@ -45,15 +41,26 @@ def refuse_contradictions(dataset: Any, is_rle: bool) -> None:
     coded = [(a, b) for _, a, b in fragments if is_rle or content[a : a + 3] in STARTS]
     if (is_rle and len(coded) != count) or len(coded) > count:
         raise FormatError(f"{len(coded)} coded frames, but NumberOfFrames is {count}")
+    if not is_rle:
+        for begin, end in coded:
+            _refuse_stream(dataset, content, begin, end)
+
+
+def _refuse_stream(dataset: Any, content: bytes, begin: int, end: int) -> None:
+    """Refuse a stream of another size or sign than the header states."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    for begin, end in coded if not is_rle else ():
-        if _is_signed(content, begin, end) and not dataset.get("PixelRepresentation"):
-            raise FormatError("coded are signed pixels, but PixelRepresentation is 0")
-        size = _size_of(content, begin, end)
-        if size not in (None, (rows, columns)):
-            raise FormatError(
-                f"coded are {size[1]}x{size[0]} pixels, but the header states {columns}x{rows}"
-            )
+    if _is_signed(content, begin, end) and not dataset.get("PixelRepresentation"):
+        raise FormatError("coded are signed pixels, but PixelRepresentation is 0")
+    size = _size_of(content, begin, end)
+    if size is not None and size != (rows, columns):
+        raise FormatError(
+            f"coded are {size[1]}x{size[0]} pixels, but the header states {columns}x{rows}"
+        )
+
+
+def _numbers(raw: bytes, form: str) -> tuple[int, ...]:
+    count = len(raw) // struct.calcsize(form)
+    return struct.unpack_from(f"<{count}{form}", raw)
 
 
 def _fits(table: tuple[int, ...], places: set[int]) -> bool:

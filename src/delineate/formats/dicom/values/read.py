@@ -216,7 +216,9 @@ def _fill(
             for k, one in planes.items():
                 if (one.frame or 0) == frame:
                     _rescale(_cut(pixels, one), one, array[k])
-    return first.stated | ({"notes": [*first.stated.get("notes", ()), notes[0]]} if notes else {})
+    if not notes:
+        return first.stated
+    return {**first.stated, "notes": [*first.stated.get("notes", ()), notes[0]]}
 
 
 def _frames(
