@@ -285,7 +285,7 @@ def machine() -> dict[str, Any]:
     names = ("torch", "openvino", "numpy", "numba", "nnunetv2", "monai", "torchio", "SimpleITK")
     installed: dict[str, str] = {}
     for peer in sorted(_PEERS):
-        installed |= json.loads(subprocess.check_output([peer / "bin" / "python", "-c", VERSIONS]))
+        installed |= _versions_in(peer)
     installed |= {one.metadata["Name"].lower(): one.version for one in metadata.distributions()}
     return {
         "processor": processor(),
@@ -307,6 +307,12 @@ def commit(folder: Path = Path(__file__).parent) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return found + "+" * bool(changed)
+
+
+@functools.cache
+def _versions_in(peer: Path) -> dict[str, str]:
+    found = subprocess.check_output([peer / "bin" / "python", "-c", VERSIONS])
+    return dict(json.loads(found))
 
 
 def slug(of: dict[str, Any]) -> str:
