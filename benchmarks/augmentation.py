@@ -33,6 +33,9 @@ from delineate.core.plan import Augmentation
 from delineate.core.store import StoredCase
 from delineate.training import augmentation
 
+sys.path.insert(0, sys.argv[5])
+from model import model_plan
+
 volume, label, count, always = (
     np.load(sys.argv[1]),
     np.load(sys.argv[2]),
@@ -62,17 +65,15 @@ if always:
         }
     )
 
-
-class Plan:
-    augmentation, dims, patch = aug, 3, (128, 128, 128)
+plan = model_plan(1, patch=128).replace(augmentation=aug.model_dump())
 
 
 def draw(seed):
     rng = np.random.default_rng(seed)
     centre = [int(v) for v in rng.integers(64, 136, 3)]
-    spatial = augmentation.draw(Plan, rng, (1.0, 1.0, 1.0), label.shape)
-    image, classes = augmentation.sample_patch(case, centre, Plan.patch, spatial)
-    image = augmentation.change_intensity(image, aug, 3, rng)
+    spatial = augmentation.draw(plan, rng, (1.0, 1.0, 1.0), label.shape)
+    image, classes = augmentation.sample_patch(case, centre, plan.patch, spatial)
+    image, classes = augmentation.change_intensity(image, classes, plan, rng)
     return float(image.mean()), float(image.std()), float((classes > 0).float().mean())
 
 
@@ -324,7 +325,7 @@ def main() -> None:
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
             for _ in range(a.runs):
                 for name, (code, count, python, environment) in sides.items():
-                    words = (str(volume), str(label), str(count), how)
+                    words = (str(volume), str(label), str(count), how, str(Path(__file__).parent))
                     runs[name].append(child(code, *words, python=python, environment=environment))
             found[how] = {
                 name: {k: v for k, v in medians(each).items() if k not in ("peak_mb", "seconds")}

@@ -53,6 +53,9 @@ from delineate.core.plan import Augmentation
 from delineate.core.store import StoredCase
 from delineate.training import augmentation
 
+sys.path.insert(0, HERE)
+from model import model_plan
+
 volume, label, draws, effects, patch = (
     np.load(sys.argv[1]),
     np.load(sys.argv[2]),
@@ -68,21 +71,17 @@ for effect in effects:
         update=none | ({} if effect == "mirror" else {effect + "_p": 1.0})
     )
 
-    class Plan:
-        augmentation, dims = aug, 3
-
-    Plan.patch = patch
+    plan = model_plan(1).replace(patch=patch, augmentation=aug.model_dump())
     for seed in range(draws):
         rng = np.random.default_rng(seed)
         image, classes = augmentation.sample_patch(
             case,
             [n // 2 for n in label.shape],
             patch,
-            augmentation.draw(Plan, rng, (1.0, 1.0, 1.0), label.shape),
+            augmentation.draw(plan, rng, (1.0, 1.0, 1.0), label.shape),
         )
-        found.setdefault(effect, []).append(
-            (augmentation.change_intensity(image, aug, 3, rng)[0].numpy(), classes.numpy())
-        )
+        image, classes = augmentation.change_intensity(image, classes, plan, rng)
+        found.setdefault(effect, []).append((image[0].numpy(), classes.numpy()))
 """
 THEIRS = (
     NNUNET.replace("(128, 128, 128)", "PATCH")
