@@ -228,7 +228,8 @@ def main() -> None:
             ",".join(EFFECTS),
             ",".join(map(str, PATCH)),
         )
-        child(OURS + MEASURE, *given, str(work / "ours.npz"))
+        ours = OURS.replace("HERE", repr(str(Path(__file__).parent)))
+        child(ours + MEASURE, *given, str(work / "ours.npz"))
         child(THEIRS + MEASURE, *given, str(work / "theirs.npz"), python=a.peer / "bin" / "python")
         rows = {
             "delineate": dict(np.load(work / "ours.npz")),
