@@ -26,13 +26,14 @@ from delineate.commands.predict.objects import (
     slices_for_review,
 )
 from delineate.commands.predict.refusals import refuse_unfit
-from delineate.core.errors import InputError, OutputError, UsageError
+from delineate.core.errors import FormatError, InputError, OutputError, UsageError
 from delineate.core.labels import Label, LabelSet
 from delineate.core.manifest import Case, Source
 from delineate.core.volume import Volume
 from delineate.evaluation.pairing import OBJECT_ENDINGS
 from delineate.formats import dicom, files
 from delineate.formats.dicom.report import pm, write_sc
+from delineate.formats.dicom.seg import write_seg
 from delineate.formats.dicom.source import OBJECTS, SourceSeries, source_of
 from delineate.metrics.diameters import diameters
 
@@ -461,6 +462,31 @@ def test_what_highdicom_refuses_costs_no_structure_set(tmp_path):
     found = series_of(case, "0123abcd", LABELS, ("seg", "rtstruct", "kos"))
     assert found["seg"] is found["kos"] and "PatientSex" in str(found["seg"])
     assert isinstance(found["rtstruct"], SourceSeries)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_an_image_without_a_place_has_no_map(tmp_path, frames):
+    """An ultrasound image has a SEG, a frame of a clip not even that."""
+    pixels = np.ones((frames, 6, 8), np.uint8)
+    kind = "3.1" if frames > 1 else "6.1"
+    one = objects.image(
+        pixels if frames > 1 else pixels[0],
+        sop_class=f"1.2.840.10008.5.1.4.1.1.{kind}",
+        modality="US",
+    )
+    objects.write(tmp_path / "us", one)
+    (found, *_) = dicom.find_series(tmp_path / "us")
+    source, grid = source_of(found), dicom.read_series(found).grid
+    array = np.zeros(grid.shape, np.uint8)
+    array[2:4] = 1
+    labels = LabelSet.from_names({1: "lesion"})
+    mask = Volume(array, grid, "label", "", {})
+    chance = pm.ParametricMap.of("lesion", "Probability", replace(mask, unit="a.u."), 1.0)
+    with pytest.raises(FormatError, match="without a place in space"):
+        pm.write_pm([chance], source, tmp_path / "m.pm.dcm", **ALGORITHM)
+    if frames > 1:
+        with pytest.raises(FormatError, match="frame without a place in space"):
+            write_seg(mask, labels, source, tmp_path / "m.seg.dcm", **ALGORITHM)
 
 
 def test_words_of_the_format_option():

@@ -71,6 +71,8 @@ def _with_frames(header: Any, planes: Sequence[Plane]) -> Any:
         return item
 
     first = planes[0]
+    if not first.position:
+        raise FormatError("a frame without a place in space, to which only key objects refer")
     shared = group("PlaneOrientationSequence", ImageOrientationPatient=first.orientation)
     shared.update(group("PixelMeasuresSequence", PixelSpacing=first.spacing, SliceThickness=1.0))
     out = Dataset(header)

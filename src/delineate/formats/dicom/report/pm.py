@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....core import atomic
-from ....core.errors import OutputError
+from ....core.errors import FormatError, OutputError
 from ....core.terms import Code
 from ....core.volume import Volume
 from ..derived import (
@@ -28,7 +28,7 @@ from ..derived import (
     source_images,
     with_dates_of,
 )
-from ..source import SourceSeries, on_planes
+from ..source import SourceSeries, is_flat, on_planes
 
 STEPS = 65535
 MAPPINGS = "RealWorldValueMappingSequence"
@@ -90,6 +90,11 @@ def write_pm(
     import highdicom as hd
     from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
+    if is_flat(series):
+        raise FormatError(
+            "a parametric map of an image without a place in space is not written; its SEG is",
+            path=series.planes[0].path.parent,
+        )
     if not maps:
         raise OutputError("there is no map: neither probabilities nor uncertainty", path=path)
     algorithm = algorithm_name, algorithm_version
