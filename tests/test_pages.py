@@ -55,11 +55,17 @@ PAGES = [
 ]
 SIZE = (32, 10)  # matrix and slices of the phantoms
 ORGANS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
-# Several trainings or predictions each; what they use has quicker tests of its own. Of the pages of
-# the tutorials' folders, which are alike, from-liver-ct-3d is quick.
+# Several trainings or predictions each; what they use has quicker tests of its own. The pages of
+# the tutorials' folders are like first-model, which is quick: check, train, predict and evaluate.
 LONG = (
     *("manage-runs", "cluster", "folds-and-ensembles", "fine-tune", "slices"),
-    *("from-liver-ct-2d", "from-liver-mr", "from-brain-mr", "from-brain-tumours"),
+    *(
+        "from-liver-ct-2d",
+        "from-liver-ct-3d",
+        "from-liver-mr",
+        "from-brain-mr",
+        "from-brain-tumours",
+    ),
 )
 # Some of the files that a page promises.
 RESULTS = {
