@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ..core.errors import DelineateError, LostRankError, RankError
 from ..execution import stopping
@@ -235,6 +238,7 @@ def joined(device: torch.device, devices: int, nodes: int, own: bool) -> Iterato
         precision=_precision(device),
     )
     try:
+        _join_apart(device)
         fabric.launch()
         decisions = dist.new_group(backend="gloo", timeout=TIMEOUT)
         orders = dist.new_group(backend="gloo", timeout=WAITING)
@@ -245,6 +249,24 @@ def joined(device: torch.device, devices: int, nodes: int, own: bool) -> Iterato
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _join_apart(device: torch.device) -> None:
+    """Join the ranks apart from those that torchrun had started before on this machine: its store
+    has their addresses still, which torch does not set apart, so that ranks may wait for the dead.
+    (The agents of several machines count starts differently; there the store is used as it is.)
+    """
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if count == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore(f"start {count}", store),
+        rank=rank,
+        world_size=size,
+        timeout=TIMEOUT,
+    )
 
 
 def _precision(device: torch.device) -> Any:
