@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,31 @@ def test_a_prediction_knows_its_values_and_volumes(grid):
     array[0, 0, 0] = 3
     with pytest.raises(LabelError, match="3"):
         Prediction(Volume(array, grid, "label"), labels)
+
+
+@pytest.mark.parametrize(
+    ("meta", "spacing_mm", "fits"),
+    [
+        ({"place_known": False, "spacing_known": False}, (0.5, 0.2, 1), True),  # the mask has none
+        ({"place_known": False}, (1, 1, 1), True),  # the image has none
+        ({"place_known": False}, (0.5, 0.2, 1), False),
+        ({"place_known": True}, (1, 1, 1), False),
+    ],
+)
+def test_a_mask_without_spacing_gets_that_of_its_picture(meta, spacing_mm, fits):
+    axes = np.diag([-1.0, -1.0, 1.0, 1.0])
+    mask = Volume(np.ones((4, 3, 1), np.uint8), Grid((4, 3, 1), axes @ np.diag([2, 3, 1, 1])))
+    if not meta.get("spacing_known", True):
+        mask = replace(mask, grid=Grid((4, 3, 1), axes))
+    image = Grid((4, 3, 1), axes * [*spacing_mm, 1])
+    placed = replace(mask, meta=meta).on_grid(image)
+    assert (placed is not None and placed.grid == image) is fits
+    moved = image.affine + np.eye(4, k=3) * 5
+    assert replace(mask, meta=meta).on_grid(Grid((4, 3, 1), moved)) is None
+
+
+def test_voxels_of_a_microscope_have_a_tolerance_of_half_a_voxel():
+    one = Grid.from_spacing((4, 3, 2), (0.0003, 0.0003, 0.001))
+    shifted = Grid(one.shape, one.affine + np.eye(4, k=3) * 0.0002)
+    assert not one.matches(shifted) and one.matches(one)
+    assert Grid.from_spacing((4, 3, 2), (1, 1, 3)).tolerance_mm == 0.1

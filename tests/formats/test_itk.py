@@ -29,6 +29,25 @@ def test_every_voxel_stands_where_itk_puts_it(tmp_path, grid, asymmetric, ending
         )
 
 
+@pytest.mark.parametrize(
+    ("lines", "spacing_mm", "is_known"),
+    [
+        ("ElementSpacing = 1 2 3\n", (1, 2, 3), True),
+        ("ElementSize = 1 2 3\nDistanceUnits = ?\n", (1, 2, 3), True),
+        ("ElementSpacing = 1 2 3\nDistanceUnits = cm\n", (10, 20, 30), True),
+        ("ElementSpacing = 1 2 3\nDistanceUnits = um\n", (0.001, 0.002, 0.003), True),
+        ("", (1, 1, 1), False),
+    ],
+)
+def test_units_of_length_and_no_spacing(tmp_path, lines, spacing_mm, is_known):
+    header = f"NDims = 3\nDimSize = 2 1 1\nElementType = MET_UCHAR\nOffset = 5 0 0\n{lines}"
+    (tmp_path / "a.mha").write_bytes(f"{header}ElementDataFile = LOCAL\n".encode() + b"\1\2")
+    volume = files.read(tmp_path / "a.mha")
+    np.testing.assert_allclose(volume.spacing_mm, spacing_mm)
+    np.testing.assert_allclose(volume.grid.affine[0, 3], -5 * spacing_mm[0])
+    assert volume.meta["spacing_known"] is volume.meta["place_known"] is is_known
+
+
 def test_flat_images_and_vectors(tmp_path):
     sitk.WriteImage(
         sitk.GetImageFromArray(np.arange(12, dtype=np.int16).reshape(3, 4)), str(tmp_path / "a.mha")

@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from delineate.core.errors import FormatError
 from delineate.core.labels import LabelSet
+from delineate.core.manifest import Source
 from delineate.core.volume import Volume
 from delineate.formats import files, itk, nrrd
 
@@ -39,9 +40,12 @@ def assert_same(path: Path) -> Volume:
     ours, theirs = nrrd.read(path), by_itk(path)
     np.testing.assert_array_equal(ours.array, theirs.array)
     np.testing.assert_allclose(ours.grid.affine, theirs.grid.affine, atol=1e-9)
-    # SimpleITK does not tell colours from other vectors.
-    meta = {key: value for key, value in ours.meta.items() if key != "channels"}
-    assert ours.array.dtype == theirs.array.dtype and meta == theirs.meta
+    # SimpleITK does not tell colours from other vectors, and 1 mm from no spacing.
+    meta = [
+        {k: v for k, v in one.meta.items() if k not in ("channels", "spacing_known", "place_known")}
+        for one in (ours, theirs)
+    ]
+    assert ours.array.dtype == theirs.array.dtype and meta[0] == meta[1]
     assert files.read_grid(path) == ours.grid
     return ours
 
@@ -84,6 +88,45 @@ def test_flat_images_time_and_vectors_of_itk(tmp_path, shape, components):
 )
 def test_headers_that_itk_reads(tmp_path, lines):
     assert_same(made(tmp_path / "a.nrrd", RAW + lines))
+
+
+@pytest.mark.parametrize(
+    ("lines", "spacing_mm", "origin_mm", "is_spaced", "is_placed"),
+    [
+        ("", (1, 1, 1), (0, 0, 0), False, False),
+        ("spacings: 1 2 nan\n", (1, 2, 1), (0, 0, 0), False, False),
+        ("spacings: 1 2 3\n", (1, 2, 3), (0, 0, 0), True, False),
+        ('spacings: 1 2 3\nunits: "cm" "" "\u00b5m"\n', (10, 2, 0.003), (0, 0, 0), True, False),
+        ("axis mins: 0 0 4\naxis maxs: 6 10 16\n", (1, 2, 3), (-0.5, -1, 5.5), True, False),
+        (
+            "axis mins: 0 0 4\naxis maxs: 5 8 13\ncenterings: node node node\n",
+            (1, 2, 3),
+            (0, 0, 4),
+            True,
+            False,
+        ),
+        (
+            "space: LPS\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (1,2,3)\n"
+            'space units: "cm" "cm" "Millimeters"\n',
+            (10, 20, 3),
+            (-10, -20, 3),
+            True,
+            True,
+        ),
+    ],
+)
+def test_units_of_length_and_what_is_not_stated(
+    tmp_path, lines, spacing_mm, origin_mm, is_spaced, is_placed
+):
+    volume = nrrd.read(made(tmp_path / "a.nrrd", RAW + lines))
+    np.testing.assert_allclose(volume.spacing_mm, spacing_mm)
+    np.testing.assert_allclose(volume.grid.affine[:3, 3], origin_mm, atol=1e-12)
+    assert volume.meta["spacing_known"] is is_spaced and volume.meta["place_known"] is is_placed
+    assert nrrd.read_grid(tmp_path / "a.nrrd") == volume.grid
+    if not is_spaced:
+        stated = files.read(tmp_path / "a.nrrd", spacing_mm=(2, 3, 4))
+        assert stated.spacing_mm == (2, 3, 4) and stated.meta["spacing_known"]
+        assert files.read_grid(Source(stated.source, spacing_mm=(2, 3, 4))) == stated.grid
 
 
 @pytest.mark.parametrize(
@@ -163,6 +206,7 @@ def test_detached_headers_name_several_files(tmp_path, line):
         (COMPLEX, BYTES * 2, "complex"),
         (RAW.replace("3\nsizes: 6", "5\nsizes: 2 2 6"), BYTES * 4, "5 axes"),
         (RAW + "content: a\ncontent: b\n", BYTES, "Duplicate header field"),
+        (RAW + 'spacings: 1 2 3\nunits: "mm" "s" "mm"\n', BYTES, "lengths in 's'; allowed: mm"),
     ],
 )
 def test_refusals_name_the_file(tmp_path, header, data, found):

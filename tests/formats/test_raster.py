@@ -86,6 +86,51 @@ def test_pages_of_a_tiff_become_k(tmp_path, compression):
     assert files.read_grid(tmp_path / "a.tif") == volume.grid
 
 
+MICRONS = {f"PhysicalSize{axis}": size for axis, size in zip("XYZ", (0.5, 0.25, 2), strict=True)}
+DAPI_GFP = {"Channel": {"Name": ["DAPI", "GFP"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "how", "spacing_mm", "channels"),
+    [
+        ("a.ome.tif", (4, 3, 5), {"axes": "ZYX", **MICRONS}, (0.0005, 0.00025, 0.002), None),
+        ("a.ome.tif", (2, 3, 5), {"axes": "CYX", **MICRONS} | DAPI_GFP, None, ["DAPI", "GFP"]),
+        (
+            "a.ome.tif",
+            (3, 5),
+            {"axes": "YX", **MICRONS} | {f"PhysicalSize{axis}Unit": "nm" for axis in "XYZ"},
+            (5e-7, 2.5e-7, 2e-6),
+            None,
+        ),
+        ("a.ome.tif", (4, 3, 5), {"axes": "ZYX", "PhysicalSizeX": 0.5}, (1, 1, 1), None),
+        ("a.tif", (4, 3, 5), {"axes": "ZYX", "unit": "um", "spacing": 3}, (5e-4, 2e-4, 3e-3), None),
+        ("a.tif", (2, 3, 5), {"axes": "CYX", "unit": "micron"}, (5e-4, 2e-4, 1), None),
+        ("a.tif", (4, 3, 5), {"axes": "ZYX", "unit": "pixel", "spacing": 3}, (1, 1, 1), None),
+        ("a.tif", (3, 5), {"axes": "YX", "unit": "inch"}, (1, 1, 1), None),
+    ],
+)
+def test_microscopes_state_the_size_of_a_pixel(tmp_path, name, shape, how, spacing_mm, channels):
+    pages = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    pages[-1] = 65535  # no channel of a microscope is an opacity
+    given = {"ome": True} if ".ome" in name else {"imagej": True, "resolution": (2, 5)}
+    tifffile.imwrite(tmp_path / name, pages, metadata=how, **given)
+    volume = files.read(tmp_path / name)
+    spacing_mm = spacing_mm or (0.0005, 0.00025, 0.002)
+    np.testing.assert_allclose(volume.spacing_mm, spacing_mm)
+    assert volume.meta["spacing_known"] is (spacing_mm[0] != 1)
+    assert volume.meta.get("channels") == channels
+    is_stack = how["axes"] == "ZYX"
+    expected = pages.transpose(2, 1, 0) if is_stack else np.moveaxis(pages, -1, -2)[..., None]
+    np.testing.assert_array_equal(volume.array, expected)
+    assert files.read_grid(tmp_path / name) == volume.grid
+    assert files.stem(tmp_path / name) == "a"
+    if volume.meta["spacing_known"]:
+        with pytest.raises(GeometryError, match="the file carries its own"):
+            files.read(tmp_path / name, spacing_mm=(1, 2, 3))
+    else:
+        assert files.read(tmp_path / name, spacing_mm=(1, 2, 3)).spacing_mm == (1, 2, 3)
+
+
 def test_tiff_by_another_codec_and_in_colour(tmp_path):
     Image.fromarray(ROWS_BY_COLUMNS).save(tmp_path / "a.tif", compression="tiff_lzw")
     np.testing.assert_array_equal(files.read(tmp_path / "a.tif").array[..., 0], ROWS_BY_COLUMNS.T)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DelineateError, GeometryError, InputError, LabelError
-from ..core.grid import GRID_TOLERANCE_MM, Grid
+from ..core.grid import Grid
 from ..core.labels import IGNORED, LabelSet, as_whole_numbers, marked, value_counts
 from ..core.manifest import Case, Manifest, Source
 from ..core.volume import Volume, background_of, stack_channels, without_padding
@@ -147,7 +147,7 @@ def _with_place_of_label(case: Case, image: Volume) -> Volume:
         except DelineateError:  # reported where the label is read
             continue
         same = label.grid.shape == image.grid.shape and np.allclose(
-            label.spacing_mm, image.spacing_mm, atol=GRID_TOLERANCE_MM / max(image.grid.shape)
+            label.spacing_mm, image.spacing_mm, atol=image.grid.tolerance_mm / max(image.grid.shape)
         )
         if same and label.meta.get("place_known", True):
             meta = image.meta | {"place_known": True, "place_from": source.path}
@@ -163,7 +163,7 @@ def read_label(case: Case, manifest: Manifest, grid: Grid | None = None) -> Volu
         case: has at least one label source.
         manifest: gives the structures and the mapping.
         grid: the image's grid. The voxels of the label must coincide with its voxels within
-            ``GRID_TOLERANCE_MM``; the axes may have another order, and the label may be a part (see
+            ``Grid.tolerance_mm``; the axes may have another order, and the label may be a part (see
             ``Volume.on_grid``). The result has exactly this grid.
 
     Raises:

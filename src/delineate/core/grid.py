@@ -11,6 +11,7 @@ copies).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,11 +35,21 @@ ROUNDING_VOXELS = 1e-6  # of indices that a product of affines computes
 # Distance of voxels and of the first voxel from the origin in mm: from electron microscopy to far
 # more than a body. A damaged header has any number.
 LEAST_SPACING_MM, MOST_SPACING_MM, MOST_DISTANCE_MM = 1e-7, 1e5, 1e8
-# Two grids are the same if none of their corresponding corners are farther apart than this.
+# Two grids are the same if none of their corresponding corners are farther apart than this, or than
+# half a voxel of a microscope.
 GRID_TOLERANCE_MM = 0.1
 # An axis is anisotropic if its spacing is more than this many times the finest. Across such slices
 # cubic interpolation rings, and one slice predicts little of the next.
 ANISOTROPY = 3.0
+
+
+def rounded_mm(spacing: float) -> float:
+    """A spacing with four decimals, or five digits if it is that of a microscope.
+
+    >>> rounded_mm(0.70312), rounded_mm(0.000325123)
+    (0.7031, 0.00032512)
+    """
+    return round(spacing, max(4, 4 - math.floor(math.log10(spacing))) if spacing < 0.01 else 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +217,17 @@ class Grid:
             return float("inf")
         return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
 
-    def matches(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
-        """Whether corresponding voxels of both grids are within ``tolerance_mm``."""
-        return self.distance_mm(other) <= tolerance_mm
+    @property
+    def tolerance_mm(self) -> float:
+        """Corresponding voxels of the same grid are not farther apart."""
+        return min(GRID_TOLERANCE_MM, min(self.spacing_mm) / 2)
+
+    def matches(self, other: Grid, tolerance_mm: float | None = None) -> bool:
+        """Whether corresponding voxels of both grids are within a tolerance, by default the grid's
+        own.
+        """
+        allowed = self.tolerance_mm if tolerance_mm is None else tolerance_mm
+        return self.distance_mm(other) <= allowed
 
     def __eq__(self, other: object) -> bool:
         return (

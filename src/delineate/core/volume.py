@@ -113,17 +113,21 @@ class Volume:
 
     def on_grid(self, grid: Grid) -> Self | None:
         """The same voxels on ``grid``, without resampling: its axes may run in another order or
-        direction, and it may be larger; voxels that are added are 0.
+        direction, and it may be larger; voxels that are added are 0. A picture that differs in its
+        spacing alone gets that of ``grid``, if one of them states none.
 
         Returns:
-            None if voxel centres do not coincide within ``GRID_TOLERANCE_MM``, if a voxel other
+            None if voxel centres do not coincide within ``Grid.tolerance_mm``, if a voxel other
             than 0 is outside ``grid``, or if the position of this volume is not known. Two grids of
             one shape that are shifted by whole voxels are a fault in a header, not a part: None.
         """
         if grid.matches(self.grid):
             return replace(self, grid=grid)
         if not self.meta.get("place_known", True):
-            return None
+            states_none = set(grid.spacing_mm) == {1.0} or not self.meta.get("spacing_known", True)
+            scaled = self.grid.affine * [*np.divide(grid.spacing_mm, self.spacing_mm), 1.0]
+            is_same = states_none and grid.matches(replace(self.grid, affine=scaled))
+            return replace(self, grid=grid) if is_same else None
         turned, axes = self.grid.reorient(grid.codes)
         start = np.rint(grid.to_index(turned.to_mm((0, 0, 0)))).astype(int)
         stop = start + turned.shape

@@ -1,7 +1,7 @@
 """One pair of label maps, read and given common label values: the part that counting and drawing
 share.
 
-The grids of prediction and truth must agree within ``GRID_TOLERANCE_MM``. If the task has one
+The grids of prediction and truth must agree within ``Grid.tolerance_mm``. If the task has one
 structure and a mask has one other value, the mask is treated as that structure; pictures of 0/255
 masks with smoothed edges are thresholded at half. Voxels that the truth ignores are removed from
 both masks. Notes report each. The module counts nothing and writes nothing.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import GeometryError, LabelError
-from ..core.grid import GRID_TOLERANCE_MM, Grid
+from ..core.grid import Grid
 from ..core.labels import IGNORED, LabelMapping, as_whole_numbers, marked
 from ..core.manifest import Source
 from ..core.volume import Volume
@@ -202,7 +202,7 @@ def _read_codes(item: Pair) -> tuple[Volume, Volume]:
 
 
 def _check_grids(prediction: Volume, truth: Volume) -> None:
-    """Refuse grids of different shapes, or more than ``GRID_TOLERANCE_MM`` apart.
+    """Refuse grids of different shapes, or more than ``Grid.tolerance_mm`` apart.
 
     Raises:
         GeometryError: the grids differ.
@@ -216,10 +216,10 @@ def _check_grids(prediction: Volume, truth: Volume) -> None:
     if not (_is_placed(prediction) and _is_placed(truth)):
         return  # plain pictures have no position: only the number of pixels can be compared
     distance = prediction.grid.distance_mm(truth.grid)
-    if distance > GRID_TOLERANCE_MM:
+    if distance > truth.grid.tolerance_mm:
         raise GeometryError(
             f"the grids of prediction and truth differ by {distance:.2f} mm, allowed are "
-            f"{GRID_TOLERANCE_MM} mm; the prediction must be on the truth's grid",
+            f"{truth.grid.tolerance_mm:g} mm; the prediction must be on the truth's grid",
             path=prediction.source or None,
         )
 

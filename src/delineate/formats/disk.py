@@ -79,6 +79,8 @@ ENDINGS = (
     ".mha",
     ".mhd",
     ".png",
+    ".ome.tiff",
+    ".ome.tif",
     ".tiff",
     ".tif",
     ".jpeg",
@@ -104,6 +106,40 @@ ENDINGS = (
 
 _gzip: Any = igzip.IGzipFile  # no library types it as a stream
 IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment,unused-ignore]
+
+
+# Names of units of length, without a plural's s -> millimetres.
+LENGTHS = {
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
+    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron", "micrometer", "micrometre"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-6),
+    **dict.fromkeys(("in", "inch", "inche"), 25.4),
+}
+
+
+def mm_of(unit: str) -> float | None:
+    """Millimetres in a unit of length; None for other words, such as "pixel".
+
+    >>> mm_of("Microns"), mm_of("cm"), mm_of("pixel")
+    (0.001, 10.0, None)
+    """
+    name = unit.strip().lower()
+    return LENGTHS.get(name, LENGTHS.get(name.removesuffix("s")))
+
+
+def stated_mm(unit: str) -> float:
+    """Millimetres in the unit that a header states; 1 if it states none.
+
+    Raises:
+        FormatError: it is no unit of length that is known.
+    """
+    if unit.strip(" ?").lower() in ("", "none", "unknown"):
+        return 1.0
+    if (found := mm_of(unit)) is None:
+        raise FormatError(f"lengths in {unit[:40]!r}; allowed: mm, cm, m, um, nm, inch")
+    return found
 
 
 def stem(path: str | Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import FormatError, GeometryError, OutputError, PartError
-from ..core.grid import Grid
+from ..core.grid import Grid, rounded_mm
 from ..core.inputs import expected_bytes, reading_at_most, stated_limit
 from ..core.labels import LabelSet
 from ..core.manifest import Source
@@ -265,12 +265,10 @@ def _read(source: Source, by_index: bool) -> Volume:
     if kind in ("DICOM", ARCHIVE):
         volume = dicom.read_series(_series_of(source), source.unit)
     elif kind in RASTER:
-        return raster.read(where, kind, source.spacing_mm or None, by_index)
+        volume = raster.read(where, kind, by_index)
     else:
         volume = _read_registered(where, kind)
-    # Formats that store a spacing must agree with a stated one.
-    _refuse_other_spacing(volume.grid, source)
-    return replace(volume, source=str(where))
+    return replace(_with_stated_spacing(volume, source), source=str(where))
 
 
 def _read_registered(path: Path, kind: str) -> Volume:
@@ -307,14 +305,13 @@ def read_grid(source: str | Path | Source) -> Grid:
     if kind in ("DICOM", ARCHIVE):
         with told(where):
             return dicom.layout(_series_of(source))[0]
-    if kind in RASTER:
-        return raster.grid_of(raster.size_of(where, kind), source.spacing_mm or None)
-    if kind in arrays.KINDS:
+    # A stated spacing is that of a file that states none.
+    if source.spacing_mm or kind in arrays.KINDS:
         return _read(source, False).grid
+    if kind in RASTER:
+        return raster.read_grid(where, kind)
     part = FORMATS[kind]
-    grid = _read_registered(where, kind).grid if part.grid is None else part.grid(where)
-    _refuse_other_spacing(grid, source)
-    return grid
+    return _read_registered(where, kind).grid if part.grid is None else part.grid(where)
 
 
 def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> Source:
@@ -345,10 +342,28 @@ def _known(path: Path) -> str:
     return kind
 
 
+def _with_stated_spacing(volume: Volume, source: Source) -> Volume:
+    """The volume with the spacing that is stated, if its file states none.
+
+    Raises:
+        GeometryError: the file has another spacing, or the stated one is not valid.
+    """
+    if not source.spacing_mm or volume.meta.get("spacing_known", True):
+        _refuse_other_spacing(volume.grid, source)
+        return volume
+    with told(source.path):
+        stated = raster.grid_of(volume.grid.shape, source.spacing_mm).spacing_mm
+    affine = volume.grid.affine * [*np.divide(stated, volume.spacing_mm), 1.0]
+    grid = Grid(volume.grid.shape, affine, allow_shear=True)
+    return replace(volume, grid=grid, meta={**volume.meta, "spacing_known": True})
+
+
 def _refuse_other_spacing(grid: Grid, source: Source) -> None:
     """Raise ``GeometryError`` if a stated spacing differs from the file's own by over 1 %."""
     # Without a stated spacing the comparison is with itself and passes.
     stated = np.array(source.spacing_mm or grid.spacing_mm)
+    if len(stated) == 2 and grid.shape[2] == 1:
+        stated = np.array([*stated, grid.spacing_mm[2]])
     if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
         own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
         raise GeometryError(
@@ -648,7 +663,7 @@ def _facts(grid: Grid) -> dict[str, Any]:
     """List the geometry of a grid as plain data."""
     return {
         "shape": list(grid.shape),
-        "spacing_mm": [round(v, 4) for v in grid.spacing_mm],
+        "spacing_mm": [rounded_mm(v) for v in grid.spacing_mm],
         "orientation": grid.codes,
         "centre_mm": [round(float(v), 2) for v in grid.centre_mm],
         "unit": "a.u.",

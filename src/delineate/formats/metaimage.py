@@ -1,8 +1,10 @@
 """MetaImage (.mha, .mhd), read as ITK reads it; ``formats.itk`` writes it.
 
-ITK's LPS becomes RAS+ here. Channels of a voxel and a fourth axis become channels. ITK's own reader
-accepts voxels that are damaged or too few and can end the process on a damaged header, so this
-module reads the format itself and checks every field. A header finds its data file in its folder.
+ITK's LPS becomes RAS+ here, and other units of length become mm, which ITK ignores. Channels of a
+voxel and a fourth axis become channels. Where the header states no spacing it is 1 mm, and
+``meta["spacing_known"]`` is False. ITK's own reader accepts voxels that are damaged or too few and
+can end the process on a damaged header, so this module reads the format itself and checks every
+field. A header finds its data file in its folder.
 
 Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
 """
@@ -21,7 +23,16 @@ from ..core.errors import FormatError
 from ..core.grid import Grid
 from ..core.inputs import refuse_special
 from ..core.volume import Volume
-from .disk import GZIP_MAGIC, Inflated, opened_part, read_array, read_numbers, skip, told
+from .disk import (
+    GZIP_MAGIC,
+    Inflated,
+    opened_part,
+    read_array,
+    read_numbers,
+    skip,
+    stated_mm,
+    told,
+)
 from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files, segment_fields
 
 DTYPES = {
@@ -119,6 +130,8 @@ class _Header:
         affine[:space, 3] = origin[:space]
         affine[:3, 3] = LPS_TO_RAS @ affine[:3, 3]
         shape = [*self.sizes[:space], 1][:3]
+        # Of origin and spacing.
+        affine[:3] *= stated_mm(self.fields.get("DistanceUnits", ""))
         return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
 
 
@@ -139,7 +152,9 @@ def read(path: str | Path) -> Volume:
     # Components come first in memory, a fourth axis last.
     channels = np.moveaxis(array, 3, 0) if len(header.sizes) == 4 else array
     channels = channels[..., None] if len(header.sizes) == 2 else channels
-    meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+    is_known = not {"ElementSpacing", "ElementSize"}.isdisjoint(header.fields)
+    known = {"spacing_known": is_known, "place_known": is_known}
+    meta: dict[str, Any] = {"modality": "", "patient": "", **known}
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := segment_fields(header.fields):
         meta["segments"] = names

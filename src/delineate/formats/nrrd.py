@@ -3,7 +3,8 @@
 Axes are (x, y, z) in the file and (I, J, K) here. An axis without a place in space (vectors,
 colours, layers of segments, time) becomes the channels. Coordinates are left-posterior-superior
 unless the header states otherwise; they become RAS+. A header without a space is read as ITK reads
-it, as left-posterior-superior.
+it, as left-posterior-superior. Units of length become mm. Where the header states no length of an
+axis it is 1 mm, and ``meta["spacing_known"]`` is False; without a position ``place_known`` is too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .disk import (
     read_numbers,
     skip,
     smallest_labels,
+    stated_mm,
     told,
     unpacked,
 )
@@ -108,6 +110,32 @@ class _Header:
         """Whether the channels are red, green and blue, with or without alpha."""
         return any(str(k).lower() in COLOUR_KINDS for k in self.fields.get("kinds", ()))
 
+    @property
+    def space_mm(self) -> NDArray[np.float64]:
+        """(3,) millimetres in the units of the space's coordinates."""
+        stated = [stated_mm(str(unit)) for unit in self.fields.get("space units") or ()]
+        return np.array([*stated[:3], 1.0, 1.0, 1.0][:3])
+
+    def axis_mm(self, axis: int) -> float:
+        """Millimetres in the unit of an axis outside a space."""
+        units = self.fields.get("units") or ()
+        return stated_mm(str(units[axis])) if axis < len(units) else 1.0
+
+    def spacing_mm(self, axis: int) -> float | None:
+        """The distance of voxels along one axis, as stated without a space: by its spacing, or its
+        ends (NRRD 5.3, "axis mins"); None if the header states neither.
+        """
+        unit = self.axis_mm(axis)
+        if (spacing := self.of_axis("spacings", axis)) is not None:
+            return spacing * unit
+        low, high = self.of_axis("axis mins", axis), self.of_axis("axis maxs", axis)
+        parts = self.sizes[axis] - (self.centring(axis) == "node")
+        return None if low is None or high is None or not parts else (high - low) / parts * unit
+
+    def centring(self, axis: int) -> str:
+        """Where the positions of an axis are: "cell", unless it is stated otherwise."""
+        return str(self.fields.get("centerings", ["cell"] * len(self.sizes))[axis]).lower()
+
     def of_axis(self, field: str, axis: int) -> float | None:
         """A number of one axis; None if the header lacks it."""
         values = self.fields.get(field)
@@ -125,11 +153,11 @@ def read(path: str | Path) -> Volume:
     where = Path(path)
     with told(path, "NRRD file"), where.open("rb") as file:
         header = _header(file)
-        axis, grid = header.channel_axis, _grid(header)
+        axis, (grid, known) = header.channel_axis, _grid(header)
         array = _voxels(header, where, file)
     channels = array[None] if axis is None else np.moveaxis(array, axis, 0)
     channels = channels[..., None] if channels.ndim == 3 else channels
-    meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+    meta: dict[str, Any] = {"modality": "", "patient": "", **known}
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := _segment_fields(header):
         meta["segments"] = names
@@ -152,7 +180,7 @@ def _segment_fields(header: _Header) -> dict[str, str]:
 def read_grid(path: str | Path) -> Grid:
     """Read only the grid, from the header."""
     with told(path, "NRRD file"), Path(path).open("rb") as file:
-        return _grid(_header(file))
+        return _grid(_header(file))[0]
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -254,30 +282,36 @@ def _array(
         return read_array(plain, shape, dtype)
 
 
-def _grid(header: _Header) -> Grid:
-    """Convert directions and origin into a grid (RAS+); a 2-D image becomes one slice."""
+def _grid(header: _Header) -> tuple[Grid, dict[str, bool]]:
+    """Convert directions and origin into a grid (RAS+); a 2-D image becomes one slice. With what is
+    known, for ``Volume.meta``.
+    """
     fields, channel = header.fields, header.channel_axis
     axes = [axis for axis in range(len(header.sizes)) if axis != channel]
     to_ras = _to_ras(str(fields.get("space", "")))
     matrix, origin = np.eye(3), np.zeros(3)
     directions, stated = fields.get("space directions"), fields.get("space origin")
+    unit_mm, known = header.space_mm, True
     for column, axis in enumerate(axes):
         vector = None if directions is None else directions[axis]
-        spacing = header.of_axis("spacings", axis)
         if vector is not None:
             matrix[:, column] = 0
-            matrix[: min(3, len(vector)), column] = vector[:3]
-        elif spacing is not None:
+            matrix[: min(3, len(vector)), column] = vector[:3] * unit_mm[: len(vector)]
+        elif (spacing := header.spacing_mm(axis)) is not None:
             matrix[column, column] = spacing
+        else:
+            known = False
     if stated is not None:
-        origin[: min(3, len(stated))] = stated[:3]
+        origin[: min(3, len(stated))] = stated[:3] * unit_mm[: len(stated)]
     elif directions is None:
         origin[: len(axes)] = _origin_of_minima(header, axes)
     affine = np.eye(4)
     affine[:3, :3] = to_ras[:, None] * matrix
     affine[:3, 3] = to_ras * origin
     shape = [*(header.sizes[axis] for axis in axes), 1][:3]
-    return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
+    is_placed = known and not {"space", "space dimension", "space origin"}.isdisjoint(fields)
+    grid = Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
+    return grid, {"spacing_known": known, "place_known": is_placed}
 
 
 def _to_ras(space: str) -> NDArray[np.float64]:
@@ -298,14 +332,13 @@ def _origin_of_minima(header: _Header, axes: list[int]) -> list[float]:
 
     The minimum of an axis is the edge of its first voxel, unless its centring is "node".
     """
-    minima = [header.of_axis("axis mins", axis) for axis in axes]
-    spacings = [header.of_axis("spacings", axis) for axis in axes]
-    centrings = header.fields.get("centerings", ["cell"] * len(header.sizes))
     out = []
-    for axis, low, spacing in zip(axes, minima, spacings, strict=True):
+    for axis in axes:
+        low, spacing = header.of_axis("axis mins", axis), header.spacing_mm(axis)
         if low is None or spacing is None:
             return [0.0] * len(axes)
-        out.append(low if centrings[axis].lower() == "node" else low + spacing / 2)
+        low *= header.axis_mm(axis)
+        out.append(low if header.centring(axis) == "node" else low + spacing / 2)
     return out
 
 

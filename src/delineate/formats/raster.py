@@ -5,7 +5,8 @@ Axes: i is the column (rightwards in the image), j the row (downwards), k the pa
 store no position in space. The grid follows the radiological convention, with i towards the
 patient's left and j towards the back (codes "LPS"), so its affine is diag(-sx, -sy, sz). If no
 spacing is stated it is 1 mm and ``meta["spacing_known"]`` is False; resolution tags are ignored
-because they refer to screens and paper. Mask values are kept (0/255 stays 0/255). Colours are never
+because they refer to screens and paper. OME-TIFF and ImageJ's TIFF state the size of a pixel as
+microscopes measure it, which is used. Mask values are kept (0/255 stays 0/255). Colours are never
 collapsed; an alpha channel that is opaque everywhere is dropped. A mask with a palette is read by
 index: the index is the label value, and its colour is only for display. The orientation that a
 camera or a scanner recorded (EXIF, TIFF) is applied to images and masks alike.
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from xml.etree import ElementTree
 
 import numpy as np
 from isal import isal_zlib
@@ -39,6 +41,7 @@ from .disk import (
     Kept,
     head_of,
     labels_as_text,
+    mm_of,
     names_in_text,
     opened,
     refuse_others,
@@ -125,16 +128,9 @@ def grid_of(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), np.diag([-values[0], -values[1], values[2], 1.0]))
 
 
-def read(
-    path: str | Path,
-    kind: str,
-    spacing_mm: Sequence[float] | None = None,
-    by_index: bool = False,
-) -> Volume:
+def read(path: str | Path, kind: str, by_index: bool = False) -> Volume:
     """Read one file: (I, J, 1), colours as (C, I, J, 1), or a multi-page TIFF as (I, J, K); unit
     "a.u.".
-
-    A multi-page TIFF without a stated spacing gets 1 mm.
 
     Args:
         by_index: a palette gives indices (I, J, 1) instead of colours; ``meta["palette"]`` then has
@@ -142,11 +138,10 @@ def read(
 
     Raises:
         FormatError: the file is damaged, or its pixels cannot be kept without loss.
-        GeometryError: the stated spacing is not valid.
     """
     with told(path, f"{kind} file"):
         if kind == "TIFF":
-            picture = _Picture(*_tiff(Path(path)))
+            picture = _tiff(Path(path))
         elif by_index:
             picture = _masks(Path(path)).copied()
         else:
@@ -155,7 +150,7 @@ def read(
         meta: dict[str, Any] = {
             "modality": "",
             "patient": "",
-            "spacing_known": spacing_mm is not None,
+            "spacing_known": picture.spacing_mm is not None,
             "place_known": False,
         }
         if names:
@@ -164,7 +159,8 @@ def read(
             meta["palette"] = palette
         if picture.names:
             meta["names"] = dict(picture.names)
-        return Volume(array, grid_of(array.shape[-3:], spacing_mm), source=str(path), meta=meta)
+        grid = grid_of(array.shape[-3:], picture.spacing_mm)
+        return Volume(array, grid, source=str(path), meta=meta)
 
 
 def read_names(path: str | Path, kind: str) -> dict[int, str]:
@@ -177,12 +173,20 @@ def read_names(path: str | Path, kind: str) -> dict[int, str]:
         return names_in_text(str(image.info.get(LABELS_KEY, "")))
 
 
+def read_grid(path: str | Path, kind: str) -> Grid:
+    """Read the grid that ``read`` gives; from the header alone except for TIFF."""
+    with told(path, f"{kind} file"):
+        if kind == "TIFF":
+            picture = _tiff(Path(path))
+            return grid_of(picture.array.shape[-3:], picture.spacing_mm)
+        return grid_of(size_of(path, kind), None)
+
+
 def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:
     """Read (I, J, K); from the header alone except for TIFF."""
     with told(path, f"{kind} file"):
         if kind == "TIFF":
-            i, j, k = _tiff(Path(path))[0].shape[-3:]
-            return int(i), int(j), int(k)
+            return read_grid(path, kind).shape
         from PIL import Image
 
         with _unlimited(), opened(path) as file, Image.open(file) as image:
@@ -235,13 +239,14 @@ Palette = dict[int, tuple[int, int, int]]
 @dataclass(frozen=True)
 class _Picture:
     """What one file holds: its pixels (I, J, 1) or (C, I, J, 1), the names of its channels, its
-    palette if it is read by index, and the names of values that it states.
+    palette if it is read by index, the names of values and the spacing that it states.
     """
 
     array: NDArray[Any]
     channels: tuple[str, ...] = ()
     palette: Palette = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    spacing_mm: tuple[float, float, float] | None = None
 
     def copied(self) -> _Picture:
         """With pixels of its own."""
@@ -408,10 +413,11 @@ def _check_png(file: IO[bytes], nbytes_of_file: int) -> None:
         raise FormatError(f"truncated: it has {found} of {needed} bytes of pixels")
 
 
-def _tiff(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read (I, J, K) or (C, I, J, K) with the channel names; pages become k."""
+def _tiff(path: Path) -> _Picture:
+    """Read (I, J, K) or (C, I, J, K); pages become k."""
     _refuse_endless(path)
-    array, axes, shape = _tiff_series(path)
+    array, axes, facts = _tiff_series(path)
+    shape = array.shape
     samples, pages = _tiff_roles(axes, shape)
     if len(samples) > 1 or len(pages) > 1 or array.dtype.kind not in "biuf":
         raise FormatError(
@@ -429,7 +435,12 @@ def _tiff(path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
         if array.dtype == bool
         else array.astype(array.dtype.newbyteorder("="))
     )
-    return _tiff_channels(array) if samples else (np.ascontiguousarray(array), ())
+    if not samples:
+        return _Picture(np.ascontiguousarray(array), spacing_mm=facts.spacing_mm)
+    if axes[samples[0]] == "C":  # of a microscope; only samples of a pixel are colours
+        names = facts.channels if len(facts.channels) == len(array) else ()
+        return _Picture(np.ascontiguousarray(array), names, spacing_mm=facts.spacing_mm)
+    return replace(_tiff_channels(array), spacing_mm=facts.spacing_mm)
 
 
 def _refuse_endless(path: Path) -> None:
@@ -460,8 +471,16 @@ def _refuse_endless(path: Path) -> None:
             at = int.from_bytes(following, "little" if order == "<" else "big")
 
 
-def _tiff_series(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
-    """Read the pixels of the only image series, its axis letters and its shape."""
+@dataclass(frozen=True)
+class _TiffFacts:
+    """What a program for microscopes states: (column, row, page) in mm, and names of channels."""
+
+    spacing_mm: tuple[float, float, float] | None = None
+    channels: tuple[str, ...] = ()
+
+
+def _tiff_series(path: Path) -> tuple[NDArray[Any], str, _TiffFacts]:
+    """Read the pixels of the only image series, its axis letters, and what is stated about it."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -473,17 +492,66 @@ def _tiff_series(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
         series = file.series[0]
         _check_tiff(series, path)
         tag = series.keyframe.tags.get(ORIENTATION)
+        facts = _facts_of_ome(file) if file.is_ome else _facts_of_imagej(file)
         try:
             array = _turned(series.asarray(), series.axes, 1 if tag is None else int(tag.value))
-            return array, series.axes, array.shape
+            return array, series.axes, facts
         except ValueError:  # tifffile has no codec for this compression; Pillow has its own
-            return _tiff_by_pillow(path)
+            return (*_tiff_by_pillow(path), facts)
+
+
+def _facts_of_ome(file: Any) -> _TiffFacts:
+    """Sizes of pixels and names of channels, of the OME-XML schema of 2016-06; in micrometres where
+    it states no unit.
+    """
+    try:
+        pixels = ElementTree.fromstring(file.ome_metadata).find("{*}Image/{*}Pixels")
+    except (ElementTree.ParseError, ValueError) as error:
+        raise FormatError(f"its OME description is no XML ({error})") from error
+    if pixels is None:
+        return _TiffFacts()
+    facts, names = pixels.attrib, [one.get("Name", "") for one in pixels.iterfind("{*}Channel")]
+    units = [facts.get(f"PhysicalSize{axis}Unit", "um") for axis in "XYZ"]
+    sizes = [facts.get(f"PhysicalSize{axis}", "") for axis in "XYZ"]
+    return _TiffFacts(_spacing_of(sizes, units, file), tuple(names) if all(names) else ())
+
+
+def _facts_of_imagej(file: Any) -> _TiffFacts:
+    """Sizes of pixels, by the unit in ImageJ's description; without one, and in inches, the
+    resolution is that of a printer.
+    """
+    stated = file.imagej_metadata or {}
+    unit = str(stated.get("unit", "")).replace("\\u00B5", "\u00b5").removeprefix("inch")
+    tags = file.pages[0].tags
+    across = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
+    sizes = [f"{parts / pixels:.9g}" if pixels else "" for pixels, parts in across]
+    sizes = [*sizes, "", ""][:2]
+    return _TiffFacts(_spacing_of([*sizes, str(stated.get("spacing", ""))], [unit] * 3, file))
+
+
+def _spacing_of(
+    sizes: Sequence[str], units: Sequence[str], file: Any
+) -> tuple[float, float, float] | None:
+    """(column, row, page) in mm; None unless all are stated, the last for several pages only."""
+    found = []
+    for size, unit in zip(sizes, units, strict=True):
+        try:
+            value = float(size) * (mm_of(unit) or math.nan)
+        except ValueError:
+            value = math.nan
+        found.append(value)
+    depth = dict(zip(file.series[0].axes, file.series[0].shape, strict=True)).get("Z", 1)
+    if depth == 1 and math.isnan(found[2]):
+        found[2] = 1.0
+    x, y, z = found
+    return (x, y, z) if all(math.isfinite(one) and one > 0 for one in found) else None
 
 
 def _check_tiff(series: Any, path: Path) -> None:
     """Check what tifffile accepts without an error: strips that are missing (it adds zeros)."""
     packed = any(page.compression != 1 for page in series.pages if page is not None)
     refuse_large(series.nbytes, path.stat().st_size if packed else None)
+    bits = series.keyframe.bitspersample  # of every page; frames do not repeat it
     for page in series.pages:
         if page is None or page.chunked is None:
             raise FormatError("a page of it is missing")
@@ -494,7 +562,7 @@ def _check_tiff(series: Any, path: Path) -> None:
                 f"truncated: it has {len(counts)} of {math.prod(page.chunked)} strips"
             )
         # tifffile counts a pixel of fewer bits as a byte.
-        if page.compression == 1 and page.bitspersample >= 8 and stored < expected:
+        if page.compression == 1 and bits >= 8 and stored < expected:
             raise FormatError(f"truncated: it has {stored} of {expected} bytes of pixels")
 
 
@@ -529,7 +597,7 @@ def _tiff_roles(axes: str, shape: Sequence[int]) -> tuple[list[int], list[int]]:
     return samples, pages
 
 
-def _tiff_channels(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _tiff_channels(array: NDArray[Any]) -> _Picture:
     """(C, I, J, K) without an opaque alpha channel, with the channel names; (I, J, K) if one
     channel remains.
     """
@@ -539,22 +607,20 @@ def _tiff_channels(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
         and (array[-1] == np.iinfo(array.dtype).max).all()
     ):
         array = array[:-1]
-    return (
-        (array[0], ())
-        if len(array) == 1
-        else (np.ascontiguousarray(array), CHANNEL_NAMES.get(len(array), ()))
-    )
+    if len(array) == 1:
+        return _Picture(array[0])
+    return _Picture(np.ascontiguousarray(array), CHANNEL_NAMES.get(len(array), ()))
 
 
-def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str, tuple[int, ...]]:
-    """Read all pages with Pillow, in the form of ``_tiff_series``."""
+def _tiff_by_pillow(path: Path) -> tuple[NDArray[Any], str]:
+    """Read all pages with Pillow, and name their axes."""
     from PIL import Image, ImageSequence
 
     with _unlimited(), opened(path) as file, Image.open(file) as image:
         _refuse_large(image, path)
         pages = [np.array(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages)
-    return array, "IYXS"[: array.ndim], array.shape
+    return array, "IYXS"[: array.ndim]
 
 
 # ---- writing ----

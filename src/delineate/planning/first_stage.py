@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.errors import PlanError
+from ..core.grid import rounded_mm
 from ..core.plan import Inference, Loss, Network, Plan, Schedule, Structure
 from .candidates import topology
 
@@ -61,7 +62,7 @@ def first_stage(plan: Plan, shape: Sequence[int]) -> Plan | None:
     )
     return plan.replace(
         structures=[Structure(value=1, name=FOUND, colour=(200, 200, 200))],
-        spacing_mm=[round(s, 4) for s in spacing],
+        spacing_mm=[rounded_mm(s) for s in spacing],
         patch=patch,
         network=network,
         output="label map",

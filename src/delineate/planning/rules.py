@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from ..core.errors import DelineateError, LabelError, PlanError
-from ..core.grid import ANISOTROPY
+from ..core.grid import ANISOTROPY, rounded_mm
 from ..core.manifest import Manifest
 from ..core.plan import (
     Augmentation,
@@ -345,7 +345,7 @@ def _choose_spacing(draft: _Draft, budget_s: float | None) -> None:
             target[finest] *= 1.02
         why += _coarsening_reason(draft.machine, budget_s, voxels, most)
     # A 2-D network does not resample across slices.
-    spacing: list[float | None] = [round(float(t), 4) for t in target]
+    spacing: list[float | None] = [rounded_mm(float(t)) for t in target]
     if draft.dims == 2:
         spacing[2] = None
     draft.spacing_mm = tuple(spacing)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import LabelError
+from ..core.grid import rounded_mm
 from ..core.labels import (
     IGNORED,
     Label,
@@ -121,7 +122,7 @@ def described(scene: Scene) -> dict[str, Any]:
         "unit": image.unit if image.unit == "HU" else "",
         "placed": is_placed(image),
         "shape": list(image.grid.shape),
-        "spacing_mm": [round(s, 4) for s in image.grid.spacing_mm],
+        "spacing_mm": [rounded_mm(s) for s in image.grid.spacing_mm],
         "channels": [
             {"name": names[n] if len(names) == len(channels) else f"channel {n + 1}", **one}
             for n, one in enumerate(channels)

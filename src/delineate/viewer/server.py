@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ..core.errors import DelineateError, UsageError
+from ..core.grid import rounded_mm
 from .page import SCRIPTS, STATIC, STYLE, served_page
 from .scenes import Scene, ViewerCase, described, shown_array
 from .sources import CaseList
@@ -91,7 +92,7 @@ class CaseReader:
             **described(straight),
             **({} if straight is scene else {"masks": described(scene)["masks"]}),
             "reduced": small.image.grid != scene.image.grid,
-            "shown_mm": [round(s, 3) for s in small.image.grid.spacing_mm],
+            "shown_mm": [rounded_mm(s) for s in small.image.grid.spacing_mm],
         }
         return json.dumps(facts, allow_nan=False).encode(), small
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import DelineateError, LabelError
-from ...core.grid import GRID_TOLERANCE_MM, Grid
+from ...core.grid import Grid
 from ...core.labels import IGNORED, LabelSet, as_whole_numbers, unique_values
 from ...core.manifest import Case, Manifest, Source, Split
 from ...core.volume import Volume
@@ -33,7 +33,6 @@ from .repair import COPY_AFFINE, FILL, RESAMPLE, way_to_mend
 from .sides import body_x, wrong_sides
 from .truths import Centres, centres_of, content_of, is_drawn
 
-ROUNDING_MM = 0.01  # grids that differ by at most this are equal
 MOST_NOT_FINITE = 0.01  # a scan needs at least this share of finite voxels
 VOLUMES_DIFFER = 0.1  # share by which volumes of contours and voxels may differ
 HU_LIMITS = (-10_000.0, 70_000.0)  # values outside are not real CT values
@@ -226,8 +225,7 @@ def _examine_label(
         return _with(found, [Finding(case.id, "geometry", "error", str(error))])
     placed = None if image is None else label.on_grid(image.grid)
     if image is not None and placed is not None and not image.grid.matches(label.grid):
-        words = f"{difference(label.grid, image.grid)}; it is placed without resampling"
-        notes.append(Finding(case.id, "geometry", "note", f"the label has {words}"))
+        notes.append(Finding(case.id, "geometry", "note", f"the label {_placing(label, image)}"))
         label, found = placed, replace(found, label_grid=image.grid)
     # The labels are usable: count the voxels per structure and run the checks.
     counts = np.bincount(label.array.ravel(order="K"), minlength=1)
@@ -393,13 +391,20 @@ IMAGE_CHECKS: tuple[Callable[[Examination], list[Finding]], ...] = (
 )
 
 
+def _placing(label: Volume, image: Volume) -> str:
+    """How a label comes to the grid of its image without resampling."""
+    if not label.meta.get("spacing_known", True):
+        return "states no spacing, and gets the image's"
+    return f"has {difference(label.grid, image.grid)}; it is placed without resampling"
+
+
 def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
     """Report labels that are not on the image's grid, with the possible repair.
 
     The distance is the largest distance between corresponding corners, in mm.
     """
     grid, other = found.grid, found.label_grid
-    if grid is None or other is None or grid.matches(other, ROUNDING_MM):
+    if grid is None or other is None or grid.matches(other, grid.tolerance_mm / 10):
         return []
     distance = other.distance_mm(grid)
     data = {
@@ -409,7 +414,7 @@ def check_place(found: Examination, label: NDArray[Any]) -> list[Finding]:
     }
     # Small differences are only a note, but the repair is offered for them too.
     mend, why = way_to_mend(grid, other, label, placed=found.placed)
-    severity: Severity = "note" if distance <= GRID_TOLERANCE_MM else "error"
+    severity: Severity = "note" if distance <= grid.tolerance_mm else "error"
     repair = {
         COPY_AFFINE: "--fix copies the image's affine",
         RESAMPLE: "--fix resamples the label to the image's grid",

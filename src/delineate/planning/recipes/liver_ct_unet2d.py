@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...core.grid import rounded_mm
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Normalisation, Optimiser, Plan
 from ...extend.parts import Recipe
@@ -43,7 +44,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, oblique: bool =
     net = parts.unet(2, manifest, WIDTHS)
     # Half the resolution in the plane; across it, each scan keeps its slices.
     in_plane = found.median_spacing()
-    spacing = (round(2 * float(in_plane[0]), 4), round(2 * float(in_plane[1]), 4), None)
+    spacing = (rounded_mm(2 * float(in_plane[0])), rounded_mm(2 * float(in_plane[1])), None)
     mean, std = found.moments(0)
     tilts = {"oblique_p": OBLIQUE_P, "oblique_deg": OBLIQUE_DEG} if oblique else {}
     return Plan(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from ...core.grid import rounded_mm
 from ...core.manifest import Manifest
 from ...core.plan import Augmentation, Loss, Network, Normalisation, Optimiser, Plan
 from ...extend.parts import Recipe
@@ -78,7 +79,7 @@ def full_plan(found: Fingerprint, manifest: Manifest, seed: int, dense: str = ""
     net = network(manifest, dense)
     # The median resolution in the plane; across it, each scan keeps its slices.
     in_plane = found.median_spacing()
-    spacing = (round(float(in_plane[0]), 4), round(float(in_plane[1]), 4), None)
+    spacing = (rounded_mm(float(in_plane[0])), rounded_mm(float(in_plane[1])), None)
     name = dense or NAME
     return Plan(
         recipe=name,

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from ...core.grid import rounded_mm
 from ...core.manifest import Manifest
 from ...core.plan import Network, Optimiser, Plan
 from ..capacity import (
@@ -167,7 +168,7 @@ def _resized(plan: Plan, choice: NetworkChoice, share: float, why: str) -> Plan:
     )
     changes = [f"{what} {now} instead of {full}" for what, now, full in now_and_full if now != full]
     # A lower resolution means a larger spacing and a smaller patch, for each view as well.
-    spacing = [None if s is None else round(s / share, 4) for s in plan.spacing_mm]
+    spacing = [None if s is None else rounded_mm(s / share) for s in plan.spacing_mm]
     views = [
         view.model_dump()
         | {"patch": _coarser(view.patch, share, _view_divisor(plan.network.divisor, view.axis))}
