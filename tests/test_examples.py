@@ -26,8 +26,9 @@ WITH_EXAMPLES = [
 
 @pytest.fixture
 def registers_as_before(monkeypatch):
-    """What an example registers is forgotten after it."""
+    """What an example registers is forgotten after it, but for the package's own parts."""
     for register in REGISTERS:
+        importlib.import_module(register.home)
         monkeypatch.setattr(register, "_parts", dict(register._parts))
 
 

@@ -219,7 +219,12 @@ class Grid:
 
     @property
     def tolerance_mm(self) -> float:
-        """Corresponding voxels of the same grid are not farther apart."""
+        """Corresponding voxels of the same grid are not farther apart.
+
+        >>> grid = Grid.from_spacing((4, 3, 2), (0.1, 0.1, 1.0))
+        >>> grid.tolerance_mm
+        0.05
+        """
         return min(GRID_TOLERANCE_MM, min(self.spacing_mm) / 2)
 
     def matches(self, other: Grid, tolerance_mm: float | None = None) -> bool:

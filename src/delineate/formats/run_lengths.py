@@ -134,10 +134,13 @@ def contiguity(runs: str, length: int, relative: bool) -> float:
 
 
 def _cells(text: str) -> list[list[str]]:
-    csv.field_size_limit(LONGEST_CELL)
     lines = text.splitlines()
     delimiter = next((d for d in "\t;" if lines and d in lines[0]), ",")
-    return [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    before = csv.field_size_limit(LONGEST_CELL)  # of the whole process
+    try:
+        return [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    finally:
+        csv.field_size_limit(before)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:

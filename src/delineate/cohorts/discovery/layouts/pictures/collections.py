@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
+from .....core.errors import InputError
 from .....core.labels import LabelMapping, LabelSet, Range
 from .....extend.findings import Draft
+from ...tables import rows_of
 from ...tree import Tree
 from ..forms import Form, register
 
@@ -207,10 +208,12 @@ def _with_grades(draft: Draft, tree: Tree, root: Path) -> None:
     path = next((p for p in tree.files(root) if p.name.lower() == "grade.csv"), None)
     if path is None:
         return
-    rows = csv.DictReader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    try:
+        rows = rows_of(path)
+    except InputError:  # the cases have no grades then, and the file is not used
+        return
     facts = {}
-    for row in rows:
-        fields = {str(k).strip().lower(): str(v or "").strip() for k, v in row.items()}
+    for fields in rows:
         grade = next((v for k, v in fields.items() if k.startswith("grade (glas")), "")
         facts[fields.get("name", "")] = (fields.get("patient id", ""), grade)
     draft.settings.append(path)
