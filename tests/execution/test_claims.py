@@ -16,7 +16,7 @@ import pytest
 from delineate.core.errors import OutputError
 from delineate.execution import claims
 from delineate.execution.claims import claimed, holder_of
-from delineate.execution.shards import WHOLE, claimed_by
+from delineate.execution.shards import WHOLE, Shard, claimed_by
 
 KILLED = (
     "import os, sys\nfrom delineate.execution.claims import claimed\n"
@@ -220,3 +220,15 @@ def test_of_many_that_start_at_once_one_works(path):
     for process in processes:
         process.join()
     assert most.value == 1
+
+
+@pytest.mark.parametrize("shard", [WHOLE, Shard(1, 2)])
+def test_what_killed_workers_leave_is_removed_at_the_end(tmp_path, shard):
+    left = tmp_path / "masks" / ".0123abcd.tmp.a.nii.gz"
+    left.parent.mkdir()
+    with claimed_by(tmp_path, shard):
+        left.write_bytes(b"part of a mask")
+    # Other shards may still write.
+    assert left.exists() is not shard.is_whole
+    with claimed_by(tmp_path, WHOLE):
+        assert not left.exists()

@@ -112,7 +112,8 @@ def turn(folder: str | Path, shard: Shard) -> Iterator[None]:
 @contextlib.contextmanager
 def claimed_by(folder: str | Path, shard: Shard) -> Iterator[Claim]:
     """Claim ``folder`` for the block: all of it, or next to other shards. What killed processes
-    left incomplete is removed if nobody else works there.
+    left incomplete is removed if nobody else works there, and what killed workers of this block
+    left too, unless it is one of several shards.
 
     Raises:
         OutputError: the same shard, or all cases at once, is worked on by a process that is alive.
@@ -135,6 +136,8 @@ def claimed_by(folder: str | Path, shard: Shard) -> Iterator[Claim]:
             if not holders:
                 remove_temporaries(place)
         yield claim
+        if shard.is_whole and claim.is_held():
+            remove_temporaries(place)
 
 
 def _theirs(place: Path, shard: Shard) -> list[Path]:
