@@ -476,10 +476,12 @@ def _ratio(value: float | None) -> str:
 
 
 def _line(what: str, ours: dict[str, Any], name: str, peer: dict[str, Any]) -> Line:
-    """Two figures and their ratio: that of the medians, with quartiles over pairs of runs."""
+    """Two figures and their ratio: median and quartiles over pairs of runs, where each was kept,
+    else that of the medians.
+    """
     pairs = [b / a for a, b in zip(_each(ours), _each(peer), strict=False)]
-    ratio = f"**{_median(peer) / _median(ours):.2f}**"
-    return what, _cell(ours), f"{name}: {_cell(peer)}", ratio + _quartiles(pairs)
+    ratio = statistics.median(pairs) if pairs else _median(peer) / _median(ours)
+    return what, _cell(ours), f"{name}: {_cell(peer)}", f"**{ratio:.2f}**{_quartiles(pairs)}"
 
 
 def _median(way: dict[str, Any]) -> float:
