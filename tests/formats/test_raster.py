@@ -124,6 +124,7 @@ def test_microscopes_state_the_size_of_a_pixel(tmp_path, name, shape, how, spaci
     np.testing.assert_array_equal(volume.array, expected)
     assert files.read_grid(tmp_path / name) == volume.grid
     assert files.stem(tmp_path / name) == "a"
+    assert files.describe(tmp_path / name)["spacing_known"] is volume.meta["spacing_known"]
     if volume.meta["spacing_known"]:
         with pytest.raises(GeometryError, match="the file carries its own"):
             files.read(tmp_path / name, spacing_mm=(1, 2, 3))

@@ -305,13 +305,15 @@ def read_grid(source: str | Path | Source) -> Grid:
     if kind in ("DICOM", ARCHIVE):
         with told(where):
             return dicom.layout(_series_of(source))[0]
-    # A stated spacing is that of a file that states none.
-    if source.spacing_mm or kind in arrays.KINDS:
+    if kind in arrays.KINDS:
         return _read(source, False).grid
     if kind in RASTER:
-        return raster.read_grid(where, kind)
-    part = FORMATS[kind]
-    return _read_registered(where, kind).grid if part.grid is None else part.grid(where)
+        grid = raster.read_grid(where, kind, source.spacing_mm or None)
+    else:
+        part = FORMATS[kind]
+        grid = _read_registered(where, kind).grid if part.grid is None else part.grid(where)
+    # Whether the file states its spacing, only reading it shows.
+    return grid if _has_stated_spacing(grid, source) else _read(source, False).grid
 
 
 def _source(path: str | Path | Source, spacing_mm: Sequence[float] | None) -> Source:
@@ -358,17 +360,21 @@ def _with_stated_spacing(volume: Volume, source: Source) -> Volume:
     return replace(volume, grid=grid, meta={**volume.meta, "spacing_known": True})
 
 
+def _has_stated_spacing(grid: Grid, source: Source) -> bool:
+    """Whether the grid's spacing is within 1 % of the one that is stated, if one is."""
+    stated = source.spacing_mm or grid.spacing_mm
+    if len(stated) == 2 and grid.shape[2] == 1:
+        stated = (*stated, grid.spacing_mm[2])
+    return len(stated) == 3 and bool(np.allclose(stated, grid.spacing_mm, rtol=0.01))
+
+
 def _refuse_other_spacing(grid: Grid, source: Source) -> None:
     """Raise ``GeometryError`` if a stated spacing differs from the file's own by over 1 %."""
-    # Without a stated spacing the comparison is with itself and passes.
-    stated = np.array(source.spacing_mm or grid.spacing_mm)
-    if len(stated) == 2 and grid.shape[2] == 1:
-        stated = np.array([*stated, grid.spacing_mm[2]])
-    if len(stated) != 3 or not np.allclose(stated, grid.spacing_mm, rtol=0.01):
+    if not _has_stated_spacing(grid, source):
         own = " x ".join(f"{v:g}" for v in grid.spacing_mm)
         raise GeometryError(
-            f"a spacing of {stated.tolist()} mm is stated, but the file carries its own, {own} "
-            "mm; omit the stated one",
+            f"a spacing of {list(source.spacing_mm)} mm is stated, but the file carries its own, "
+            f"{own} mm; omit the stated one",
             path=source.path,
         )
 
@@ -642,7 +648,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "format": kind,
             "dtype": str(volume.array.dtype),
             "channels": volume.channels,
-            "spacing_known": False,
+            "spacing_known": volume.meta["spacing_known"],
         }
         return {"path": str(path), **facts, **_facts(volume.grid)}
     if kind in arrays.KINDS:

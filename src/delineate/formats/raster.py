@@ -173,13 +173,15 @@ def read_names(path: str | Path, kind: str) -> dict[int, str]:
         return names_in_text(str(image.info.get(LABELS_KEY, "")))
 
 
-def read_grid(path: str | Path, kind: str) -> Grid:
-    """Read the grid that ``read`` gives; from the header alone except for TIFF."""
+def read_grid(path: str | Path, kind: str, spacing_mm: Sequence[float] | None = None) -> Grid:
+    """Read the grid that ``read`` gives, from the header alone except for TIFF; ``spacing_mm`` is
+    that of pictures which cannot state one.
+    """
     with told(path, f"{kind} file"):
         if kind == "TIFF":
             picture = _tiff(Path(path))
             return grid_of(picture.array.shape[-3:], picture.spacing_mm)
-        return grid_of(size_of(path, kind), None)
+        return grid_of(size_of(path, kind), spacing_mm)
 
 
 def size_of(path: str | Path, kind: str) -> tuple[int, int, int]:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
+from ..values.coded import items
 from ..values.read import RLE
 
-_ITEM = 0xE000FFFE  # tag of a fragment, PS3.5 A.4
 _SOI, _SOC, _SOS, _SOT, _EOI = b"\xff\xd8", b"\xff\x4f", 0xDA, 0x90, b"\xff\xd9"
 _COMMENT, _COMMENT_2000 = 0xFE, 0x64  # of JPEG and JPEG-LS, and of JPEG 2000
 RLE_HEAD, NOTHING = 64, b"\x80"  # bytes of the header of a frame; a run of no byte
@@ -101,15 +101,10 @@ def _end_of_segment(content: bytes, at: int, end: int, plane: int) -> int:
 
 
 def _fragments(content: bytes) -> Iterator[tuple[int, int]]:
-    """The first and last byte of each fragment; the first item is the table of offsets."""
-    at, is_first = 0, True
-    while at + 8 <= len(content):
-        tag, nbytes = struct.unpack_from("<II", content, at)
-        if tag != _ITEM or at + 8 + nbytes > len(content):
-            return
-        if not is_first:
-            yield at + 8, at + 8 + nbytes
-        at, is_first = at + 8 + nbytes, False
+    """Where each whole fragment begins and ends."""
+    for _, start, end in islice(items(content), 1, None):
+        if end <= len(content):
+            yield start, end
 
 
 def _texts(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -29,7 +29,7 @@ def refuse_contradictions(dataset: Any, is_rle: bool) -> None:
     if not content:
         return
     count = int(dataset.get("NumberOfFrames") or 1)
-    (_, begin, end), *fragments = [*_items(content)] or [(0, 0, 0)]
+    (_, begin, end), *fragments = [*items(content)] or [(0, 0, 0)]
     places = {at - end for at, _, _ in fragments}
     extended = bytes(dataset.get("ExtendedOffsetTable") or b"")
     for table in (_numbers(content[begin:end], "I"), _numbers(extended, "Q")):
@@ -38,7 +38,9 @@ def refuse_contradictions(dataset: Any, is_rle: bool) -> None:
                 f"the table of offsets ({len(table)} entries) does not fit {count} frame(s) in "
                 f"{len(fragments)} fragments"
             )
-    coded = [(a, b) for _, a, b in fragments if is_rle or content[a : a + 3] in STARTS]
+    coded = [
+        (a, min(b, len(content))) for _, a, b in fragments if is_rle or content[a : a + 3] in STARTS
+    ]
     if (is_rle and len(coded) != count) or len(coded) > count:
         raise FormatError(f"{len(coded)} coded frames, but NumberOfFrames is {count}")
     if not is_rle:
@@ -68,12 +70,14 @@ def _fits(table: tuple[int, ...], places: set[int]) -> bool:
     return list(table) == sorted(set(table)) and places.issuperset(table)
 
 
-def _items(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """The place of each item, and of the first and last byte of its value."""
+def items(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """The place of each item of encapsulated pixels, and where its value begins and ends; the last
+    one may end behind ``content``. The first item is the table of offsets.
+    """
     at = 0
     while content[at : at + 4] == ITEM_TAG and at + 8 <= len(content):
         nbytes = int.from_bytes(content[at + 4 : at + 8], "little")
-        yield at, at + 8, min(at + 8 + nbytes, len(content))
+        yield at, at + 8, at + 8 + nbytes
         at += 8 + nbytes
 
 
