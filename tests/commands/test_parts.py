@@ -176,6 +176,12 @@ def test_what_has_no_shards_is_refused(scored, tmp_path):
             lambda: convert([predicted / "c0.nii.gz"], tmp_path / "a.nrrd", ConvertOptions(**one)),
             "one result",
         ),
+        (
+            lambda: convert(
+                [predicted / "c0.nii.gz"], tmp_path / "a.nrrd", ConvertOptions(case_timeout_s=9.0)
+            ),
+            "one result",
+        ),
         (lambda: train(truth, tmp_path / "m", TrainOptions(devices=2, **one)), "--devices"),
         (lambda: train(truth, tmp_path / "m", TrainOptions(overwrite=True, **one)), "--overwrite"),
     ):
@@ -184,8 +190,10 @@ def test_what_has_no_shards_is_refused(scored, tmp_path):
     for kind in (EvaluateOptions, CheckOptions, ConvertOptions, TrainOptions, PredictOptions):
         with pytest.raises(UsageError, match="--shard is written like"):
             _ = kind(shard="3").work
-        with pytest.raises(UsageError, match="--case-timeout needs --engine ray"):
-            _ = kind(case_timeout_s=3.0).work
+        with pytest.raises(UsageError, match="--case-timeout must be more than 0 s"):
+            _ = kind(case_timeout_s=0.0).work
+        with pytest.raises(UsageError, match="--case-memory must be 256 MB or more"):
+            _ = kind(case_memory_bytes=1 << 20).work
     assert not list(tmp_path.iterdir())
 
 

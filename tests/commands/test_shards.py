@@ -16,6 +16,7 @@ from delineate.commands.predict import predict
 from delineate.commands.predict.journal import NAME, Journal
 from delineate.commands.predict.outlook import outlook
 from delineate.commands.status import status
+from delineate.core import atomic
 from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.inputs import CHECKSUM
 from delineate.execution.claims import CLAIM, claimed
@@ -181,10 +182,32 @@ def test_a_ray_cluster_gives_what_one_call_gives(batch, tmp_path):
         ray.shutdown()
 
 
+@pytest.mark.rounds
+def test_limits_of_a_case_change_no_result_and_end_one_that_exceeds_them(batch, tmp_path):
+    limits = {"case_timeout_s": 600.0, "case_memory_bytes": 16 << 30}
+    out, short = tmp_path / "out", tmp_path / "short"
+    done = predict(batch / "m.model", [batch / "scans"], out, replace(OPTIONS, **limits))
+    assert [o.name for o in done.failures] == ["f"]
+    assert files(out) == files(batch / "whole") and record(out) == record(batch / "whole")
+    # What a worker that was ended left is removed, also next to other shards.
+    number = next(n for n in (1, 2) if Shard(n, 2).has("a"))
+    left, of_another = (short / f".01234567.tmp.{name}.nii.gz" for name in "ab")
+    with claimed(atomic.make_folder(short) / Shard(3 - number, 2).named(CLAIM)):
+        for one in (left, of_another):
+            one.touch()
+        asked = replace(OPTIONS, shard=f"{number}/2", case_timeout_s=0.01)
+        done = predict(batch / "m.model", [batch / "scans" / "a.nii.gz"], short, asked)
+    why = "case a: took longer than 0.01 s (given up after 3 tries)"
+    assert [str(o.error) for o in done.failures] == [why] and done.failures[0].exitcode is None
+    assert list(Journal(short, "", asked).failures.values()) == [why]
+    assert not left.exists() and of_another.exists() and not list(short.glob("a*"))
+
+
 def test_an_engine_is_refused_before_any_work(batch, tmp_path):
     for wrong, why in (
         ({"engine": "slurm"}, "--engine must be local"),
-        ({"case_timeout_s": 5.0}, "--case-timeout needs --engine ray"),
+        ({"case_timeout_s": 0.0}, "--case-timeout must be more than 0 s"),
+        ({"case_memory_bytes": 1}, "--case-memory must be 256 MB or more"),
         ({"spool_bytes": 10**9}, "--spool is for --engine ray"),
     ):
         model = batch / "m.model" if "spool_bytes" in wrong else "missing.model"

@@ -6,8 +6,10 @@ import gc
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,10 +126,97 @@ def test_memory_is_limited_where_the_system_can():
     if resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
         pytest.skip("the address space is limited already")
     outcomes = batch.run(
-        takes_memory, [1 << 20, 3 << 30, 1 << 20], names=names(3), workers=2, ram_bytes=1 << 30
+        takes_memory,
+        [1 << 20, 3 << 30, 1 << 20],
+        names=names(3),
+        workers=2,
+        limits=batch.Limits(nbytes=1 << 30),
     )
     assert [o.value for o in outcomes] == [1 << 20, None, 1 << 20]
     assert "memory" in str(outcomes[1].error)
+    assert str(outcomes[1].error).endswith("(given up after 3 tries)")
+
+
+class Poison:
+    """Cases by name; each try leaves its process and its folder for temporary files."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def begin(self) -> None:
+        self.begun = time.sleep(0.4) or True  # longer than a case may take
+
+    def __call__(self, what: str) -> int:
+        Path(tempfile.gettempdir(), "scan").touch()
+        tried = self.tried(what)
+        with open(self.folder / what, "a") as file:
+            file.write(f"{os.getpid()} {tempfile.gettempdir()}\n")
+        if what == "slow":
+            time.sleep(600)
+        if what == "dies" or (what == "dies once" and not tried):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "damaged":
+            raise FormatError("truncated", path="x.nii.gz")
+        assert what != "unexpected"
+        return os.getpid() if self.begun else 0
+
+    def tried(self, what: str) -> list[list[str]]:
+        if not (self.folder / what).exists():
+            return []
+        return [line.split() for line in (self.folder / what).read_text().splitlines()]
+
+
+def test_poison_cases_end_with_their_process_and_the_others_are_done_once(tmp_path):
+    poison = Poison(tmp_path)
+    cases = ["slow", "good", "dies once"]
+    came: list[str] = []
+    outcomes = batch.run(
+        poison,
+        cases,
+        names=cases,
+        workers=1,
+        limits=batch.Limits(seconds=0.3),
+        each=lambda outcome: came.append(outcome.name),
+    )
+    assert [o.name for o in outcomes] == cases and came == ["good", "dies once", "slow"]
+    slow, good, once = outcomes
+    assert len(poison.tried("good")) == good.tries == 1 and good.value not in (None, os.getpid())
+    assert once.value and len(poison.tried("dies once")) == once.tries == 2
+    assert str(slow.error) == "case slow: took longer than 0.3 s (given up after 3 tries)"
+    assert len({pid for pid, _ in poison.tried("slow")}) == slow.tries == 3
+    # They leave nothing.
+    assert not any(Path(folder).exists() for name in cases for _, folder in poison.tried(name))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.rounds
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_kind_of_failure_under_a_limit(workers, tmp_path):
+    cases = ["dies", "damaged", "unexpected", "good"]
+    limits = batch.Limits(seconds=60.0)
+    found = batch.run(Poison(tmp_path), cases, names=cases, workers=workers, limits=limits)
+    dies, damaged, unexpected, good = found
+    assert str(damaged.error) == "case damaged: x.nii.gz: truncated" and damaged.tries == 1
+    assert "signal 9" in str(dies.error) and dies.tries == 3 and good.value
+    assert str(unexpected.error).endswith("AssertionError:  (given up after 3 tries)")
+
+
+def test_a_process_that_does_not_end_is_left(caplog, monkeypatch):
+    class Hung:
+        """A process that waits for a network drive."""
+
+        pid, exitcode = 7, None
+
+        def kill(self) -> None:
+            pass
+
+        def join(self, seconds: float) -> None:
+            assert seconds == batch.ENDED_S
+
+    hung = Hung()
+    monkeypatch.setattr(batch.process, "_children", {hung})
+    batch._bury(batch._Job(hung, ""))
+    assert "process 7 does not end" in caplog.text and not batch.process._children
 
 
 def test_few_items_start_no_process_and_none_give_none():

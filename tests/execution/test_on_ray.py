@@ -15,6 +15,7 @@ import pytest
 from delineate.core.errors import DelineateError, FormatError, UsageError
 from delineate.execution import on_ray
 from delineate.execution.executor import Engine
+from delineate.execution.local import Limits
 from delineate.execution.pool import Stages
 
 pytestmark = pytest.mark.rounds
@@ -62,7 +63,7 @@ def test_poison_cases_are_given_up_and_all_others_done_once(cluster, tmp_path):
         [(str(tmp_path), name) for name in names],
         names=names,
         workers=2,
-        seconds=3,
+        limits=Limits(seconds=3),
         each=lambda outcome: came.append(outcome.name),
     )
     assert [o.name for o in outcomes] == names and sorted(came) == sorted(names)
@@ -119,7 +120,7 @@ def test_stages_have_workers_of_their_own_and_wait_for_each_other(cluster, tmp_p
         names=names,
         workers=1,
         whole_node=True,
-        seconds=8,
+        limits=Limits(seconds=8),
         stages=stages,
         spool_bytes=3 * 1_600_000 + 10_000,
     )

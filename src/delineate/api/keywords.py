@@ -47,6 +47,7 @@ class EngineKeywords(TypedDict, total=False):
     shard: str | None
     engine: str
     case_timeout_s: float | None
+    case_memory_bytes: int | None
 
 
 class CohortKeywords(SeriesKeywords, total=False):

@@ -324,11 +324,13 @@ def predict(
 
 
 def _in_engine_or_not(options: PredictOptions, keep: str | None) -> None:
-    """State why no resident engine is used, if the user may expect it; give calls with limits of
-    memory, which are those of a process, back from an engine.
+    """State why no resident engine is used, if the user may expect it; give calls with limits,
+    which are those of a process, back from an engine.
     """
     seconds = None if keep is None else parse_duration(keep)
-    if options.ram_bytes is not None or options.vram_bytes is not None or options.engine != "local":
+    of_memory = (options.ram_bytes, options.vram_bytes, options.case_memory_bytes)
+    limits = (*of_memory, options.case_timeout_s)
+    if options.engine != "local" or any(one is not None for one in limits):
         from ..commands import serve as engine
 
         engine.decline()

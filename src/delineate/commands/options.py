@@ -217,20 +217,29 @@ class EngineOptions:
     engine: str = option("local", ENGINE, metavar="local|ray[://HOST:PORT]")
     case_timeout_s: float | None = option(
         None,
-        "With --engine ray: time that one case may take, such as 10m; one that takes longer is "
-        "tried three times.",
+        "Time that one case may take, such as 10m; one that takes longer is ended, tried three "
+        "times in all, and then a failure, while the others go on.",
         "--case-timeout",
         parse=parsing.parse_duration,
+    )
+    case_memory_bytes: int | None = option(
+        None,
+        "Memory that the process of a worker may allocate, such as 8G; a case that needs more is "
+        "ended and tried as one that takes too long.",
+        "--case-memory",
+        parse=parsing.parse_bytes,
     )
 
     @property
     def work(self) -> Work:
-        """Raises UsageError if the engine or the shard is unknown, the engine cannot hold the
-        limit, or its package is missing.
+        """Raises UsageError if the engine or the shard is unknown, a limit is none that a case can
+        hold, or the package of the engine is missing.
         """
         from ..execution.executor import Work
+        from ..execution.local import Limits
 
-        return Work.parsed(self.engine, self.shard, self.case_timeout_s)
+        limits = Limits(self.case_timeout_s, self.case_memory_bytes)
+        return Work.parsed(self.engine, self.shard, limits)
 
 
 @dataclass(frozen=True, kw_only=True)

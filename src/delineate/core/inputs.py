@@ -23,7 +23,6 @@ import stat
 import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -132,7 +131,6 @@ def refuse_large(
         )
 
 
-@cache
 def limit_memory(nbytes: int) -> None:
     """Limit the address space of this process to what it has now and ``nbytes``, if the system
     allows it.
@@ -148,6 +146,18 @@ def limit_memory(nbytes: int) -> None:
         if hard != resource.RLIM_INFINITY:
             allowed = min(allowed, hard)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+
+
+def limit_allocation(nbytes: int) -> None:
+    """Limit what this process has for itself, in all, to ``nbytes``, if the system allows it. What
+    it maps and shares (libraries, files, stores of objects) is not counted.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        allowed = nbytes if hard == resource.RLIM_INFINITY else min(nbytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
 
 
 class ChecksumError(ValueError):

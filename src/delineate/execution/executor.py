@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..extras import require_extra
 from . import local
-from .local import Outcome, ignored
+from .local import NO_LIMITS, Limits, Outcome, ignored
 from .pool import Stages
 from .shards import Shard
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 LOCAL, RAY = "local", "ray"
+LEAST_BYTES = 256 << 20  # of memory for a case: Python with the libraries of arrays
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,6 @@ class Engine:
         """As ``--engine`` writes it."""
         return self.address or self.name
 
-    def refuse_limit(self, seconds: float | None) -> None:
-        """Refuse a time limit of a case that the engine cannot hold.
-
-        Raises:
-            UsageError: see above.
-        """
-        if self.name == LOCAL and seconds is not None:
-            raise UsageError("--case-timeout needs --engine ray")
-
     def run(
         self,
         function: Callable[[Item], Value],
@@ -77,8 +69,7 @@ class Engine:
         *,
         names: Sequence[str],
         workers: int | None = None,
-        ram_bytes: int | None = None,
-        seconds: float | None = None,
+        limits: Limits = NO_LIMITS,
         whole_node: bool = False,
         stage: str = "cases",
         progress: Progress = silent,
@@ -91,33 +82,28 @@ class Engine:
         """Call ``function`` on every item; arguments as for ``local.run``.
 
         Args:
-            seconds: that one case may take; only Ray ends it.
             whole_node: whether the function uses all cores of a machine, or its share of them if
                 more workers are asked for; only for Ray.
             tries: see ``local.run``; Ray has its own number.
             stages: the same function in the stages read, work and write, which workers of their
                 own do on Ray where there are GPUs, or ``spool_bytes`` is given.
             spool_bytes: of what waits between stages.
-
-        Raises:
-            UsageError: a limit that the engine cannot hold.
         """
-        more: dict[str, Any] = {"names": names, "workers": workers, "ram_bytes": ram_bytes}
+        more: dict[str, Any] = {"names": names, "workers": workers, "limits": limits}
         more |= {"progress": progress, "each": each, "meanwhile": meanwhile}
-        self.refuse_limit(seconds)
         if self.name == LOCAL:
             return local.run(function, items, tries=tries, stage=stage, **more)
         from . import on_ray
 
         more |= {"each": local.logged(stage, each)}
-        more |= {"seconds": seconds, "whole_node": whole_node, "address": self.address}
+        more |= {"whole_node": whole_node, "address": self.address}
         more |= {"stage_name": stage, "stages": stages, "spool_bytes": spool_bytes}
         return on_ray.run(function, items, **more)
 
 
 @dataclass(frozen=True)
 class Work:
-    """How a command works on its cases: where, on which of them, and for how long on each.
+    """How a command works on its cases: where, on which of them, and what each may need.
 
     >>> Work.parsed("local", "3/100").shard
     Shard(number=3, of=100)
@@ -125,24 +111,38 @@ class Work:
 
     engine: Engine = field(default_factory=Engine)
     shard: Shard = field(default_factory=Shard)
-    seconds: float | None = None
+    limits: Limits = NO_LIMITS
 
     @classmethod
-    def parsed(cls, engine: str, shard: str | None = None, seconds: float | None = None) -> Work:
-        """Of ``--engine``, ``--shard`` and ``--case-timeout``.
+    def parsed(cls, engine: str, shard: str | None = None, limits: Limits = NO_LIMITS) -> Work:
+        """Of ``--engine`` and ``--shard``.
 
         Raises:
-            UsageError: an unknown engine or another form, the engine cannot hold the limit, or its
-                package is missing.
+            UsageError: an unknown engine or another form, a limit that no case can hold, or the
+                package of the engine is missing.
         """
-        found = cls(Engine.parsed(engine), Shard.parsed(shard), seconds)
-        found.engine.refuse_limit(seconds)
-        return found
+        if limits.seconds is not None and not limits.seconds > 0:
+            raise UsageError("--case-timeout must be more than 0 s")
+        if limits.nbytes is not None and limits.nbytes < LEAST_BYTES:
+            raise UsageError(
+                f"--case-memory must be {LEAST_BYTES >> 20} MB or more: a worker needs it before "
+                "it reads anything"
+            )
+        return cls(Engine.parsed(engine), Shard.parsed(shard), limits)
 
     @property
     def is_local(self) -> bool:
         """Whether processes of this machine do all of it."""
         return self.engine.name == LOCAL
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process may do it itself: one whose case has limits may have to end."""
+        return self.is_local and not self.limits
+
+    def without_limits(self) -> Work:
+        """The same for work that is not on cases."""
+        return replace(self, limits=NO_LIMITS)
 
     def run(
         self,
@@ -153,7 +153,7 @@ class Work:
         **more: Any,
     ) -> list[Outcome[Value]]:
         """``Engine.run`` of all items; which of them belong to the shard is the caller's choice."""
-        return self.engine.run(function, items, names=names, seconds=self.seconds, **more)
+        return self.engine.run(function, items, names=names, limits=self.limits, **more)
 
 
 LOCALLY = Work()  # all cases, in processes of this machine

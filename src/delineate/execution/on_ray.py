@@ -27,10 +27,9 @@ from functools import partial
 from typing import Any
 
 from ..core.errors import DelineateError, UsageError
-from ..core.inputs import limit_memory
 from ..core.progress import Progress, silent
 from ..formats.apart import UNTRUSTED, is_untrusted
-from .local import Outcome, attempt, ignored
+from .local import NO_LIMITS, Limits, Outcome, attempt, ignored, warm_up
 from .pool import Pool, Stage, Stages
 from .stopping import STOPPING
 
@@ -47,8 +46,7 @@ def run(
     names: Sequence[str],
     address: str = "",
     workers: int | None = None,
-    ram_bytes: int | None = None,
-    seconds: float | None = None,
+    limits: Limits = NO_LIMITS,
     whole_node: bool = False,
     stage_name: str = "cases",
     progress: Progress = silent,
@@ -62,22 +60,24 @@ def run(
 
     Raises:
         DelineateError: no worker can start.
+        UsageError: no machine has the memory that a case may need.
     """
     if len(names) != len(items):
         raise ValueError(f"{len(items)} items but {len(names)} names")
     if not items:
         return []
     with _connected(address) as ray:
+        _refuse_small(ray, limits.nbytes)
         cpus, gpus, most = _share(ray, whole_node, workers)
         count = min(most if workers is None else workers, len(items))
         is_staged = stages is not None and (gpus or spool_bytes is not None)
         steps = stages.steps if stages is not None and is_staged else (function,)
         needs = _stages(cpus, gpus, count, _cores(ray)) if is_staged else [(cpus, gpus, count)]
-        more = (ram_bytes, is_untrusted(), os.getcwd())
+        more = (limits, is_untrusted(), os.getcwd())
 
         def stage(step: Callable[..., Any], cpus: float, gpus: float, count: int) -> Stage:
             options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
-            options |= {} if ram_bytes is None else {"memory": ram_bytes}
+            options |= {} if limits.nbytes is None else {"memory": limits.nbytes}
             start = ray.remote(_Worker).options(**options).remote
             return Stage(partial(start, ray.put(step), *more), min(count, len(items)))
 
@@ -86,7 +86,7 @@ def run(
             [stage(step, *need) for step, need in zip(steps, needs, strict=True)],
             items,
             names,
-            seconds,
+            limits.seconds,
             partial(progress, stage_name),
             each,
             meanwhile,
@@ -107,6 +107,21 @@ def _stages(cpus: float, gpus: float, count: int, cores: int) -> list[tuple[floa
     return [(each, 0.0, readers), (own, gpus, count), (each, 0.0, writers)]
 
 
+def _refuse_small(ray: Any, nbytes: int | None) -> None:
+    """Refuse a limit above the memory of every machine: Ray would wait for a larger one.
+
+    Raises:
+        UsageError: see above.
+    """
+    nodes = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    most = max((int(one.get("memory", 0)) for one in nodes), default=0)
+    if nbytes is not None and nbytes > most:
+        raise UsageError(
+            f"--case-memory is {nbytes / 2**30:.3g} GB, and the largest machine of the cluster has "
+            f"{most / 2**30:.3g} GB for its workers"
+        )
+
+
 def _cores(ray: Any) -> int:
     return int(sum(one["Resources"].get("CPU", 0) for one in ray.nodes() if one["Alive"]))
 
@@ -117,7 +132,7 @@ class _Worker:
     def __init__(
         self,
         function: Callable[..., Any],
-        ram_bytes: int | None,
+        limits: Limits,
         untrusted: bool,
         folder: str,
     ):
@@ -131,11 +146,11 @@ class _Worker:
         self.function = function
         if untrusted:
             os.environ[UNTRUSTED] = "1"
-        if ram_bytes is not None:
-            limit_memory(ram_bytes)
+        limits.apply()
 
     def ready(self) -> None:
-        pass
+        """Loads what the function keeps."""
+        warm_up(self.function)
 
     def call(self, item: Any, name: str, *given: Any) -> Outcome[Any]:
         """The outcome of the last stage; ``given`` is the value of the one before."""

@@ -23,9 +23,8 @@ from itertools import chain
 from typing import Any
 
 from ..core.errors import DelineateError
-from .local import LOOK_EVERY_S, Outcome
+from .local import LOOK_EVERY_S, TRIES, Outcome, given_up
 
-TRIES = 3
 NODE_DIED = "its node has died"  # in what Ray reports about a worker
 MOST_TRIES = 20  # with those that ended with their machine
 AHEAD = 2  # cases that wait for each worker of the second stage, or are being read
@@ -180,7 +179,7 @@ class Pool:
             self.largest = max(self.largest, outcome.value)
             self.queues[job.stage + 1].append(job.index)
         else:
-            self._finish(job.index, outcome)
+            self._finish(job.index, replace(outcome, tries=self.tries[job.index] + 1))
         self.idle[job.stage].append(job.worker)
 
     def _end_overdue(self) -> None:
@@ -207,9 +206,7 @@ class Pool:
         if index is not None and is_last:
             name, spent = self.names[index], time.perf_counter() - job.since
             made = outcome or Outcome(name, None, DelineateError(why, case=name), spent)
-            assert made.error is not None
-            words = f"{made.error.message} (given up after {self.tries[index]} tries)"
-            self._finish(index, replace(made, error=DelineateError(words, case=name)))
+            self._finish(index, given_up(made, self.tries[index]))
         elif index is not None:
             self.values.pop(index, None)
             self.spent.pop(index, None)

@@ -114,12 +114,17 @@ def _alone(options: ConvertOptions) -> ConvertOptions:
     """The options without the engine, which a single volume does not need.
 
     Raises:
-        UsageError: a single volume has no shards.
+        UsageError: a single volume has no shards, and no limits.
     """
     if not options.work.shard.is_whole:
         raise UsageError(
             "--shard divides the series of a DICOM folder, each of which becomes a file; this "
             "conversion has one result"
+        )
+    if options.work.limits:
+        raise UsageError(
+            "--case-timeout and --case-memory are limits of the series of a DICOM folder, each of "
+            "which becomes a file; this conversion has one result"
         )
     return replace(options, **vars(EngineOptions()))
 

@@ -7,11 +7,12 @@ the journal, which this process alone writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ...core import atomic
 from ...core.bundle import Bundle
 from ...core.errors import DelineateError
 from ...core.inputs import reading_at_most
@@ -65,6 +66,16 @@ class Inferred:
     notes: tuple[str, ...]
 
 
+class CaseFunction(Protocol):
+    """The function of one case, which workers call."""
+
+    def __call__(self, item: Any, /) -> Finished:
+        """Segment a case."""
+
+    def targets(self, item: Any, /) -> list[Path]:
+        """The files that this may write, on the disk."""
+
+
 @dataclass
 class SegmentCase:
     """The function of one case, which is sent to workers once.
@@ -112,6 +123,15 @@ class SegmentCase:
     def write(self, case: Case, done: Inferred) -> Finished:
         """The third stage: write the results."""
         return _write(self, case, done, self.options)
+
+    def targets(self, case: Case) -> list[Path]:
+        """See ``CaseFunction``."""
+        alone = replace(self.header, cases=(case,))
+        return [*of_cases(alone, self.out, self.options, self.bundle.plan)]
+
+    def begin(self) -> None:
+        """Load what is kept, before a worker gets its first case."""
+        self.networks()
 
     def networks(self) -> infer.Engine:
         """The networks, made at the first case of a worker."""
@@ -178,15 +198,14 @@ def _write(function: SegmentCase, case: Case, done: Inferred, options: PredictOp
     entry = write_result(
         case, alone, done.prediction, out, options, done.series, lambda: done.flags, done.noted
     )
-    targets = of_cases(alone, out, options, function.bundle.plan)
-    files = digests_of(out, filter(Path.is_file, targets))
+    files = digests_of(out, filter(Path.is_file, function.targets(case)))
     ended = written(Outcome(case.id, entry, None, 0.0))
     return Finished(entry, files, ended.error, done.notes)
 
 
 def run_elsewhere(
     work: Work,
-    function: Callable[[Any], Finished],
+    function: CaseFunction,
     items: Sequence[Any],
     names: Sequence[str],
     journal: Journal,
@@ -196,9 +215,13 @@ def run_elsewhere(
     spool_bytes: int | None = None,
 ) -> list[Outcome[dict[str, Any]]]:
     """Segment cases, the items of the function, on an engine; the outcome of each, in order."""
+    by_name = dict(zip(names, items, strict=True))
 
     def record(outcome: Outcome[Finished]) -> None:
         claim.confirm()
+        if outcome.tries > 1:  # workers ended at it
+            for path in function.targets(by_name[outcome.name]):
+                atomic.remove_temporaries_of(path)
         if outcome.value is None:
             assert outcome.error is not None
             journal.failed(outcome.name, outcome.error)

@@ -35,13 +35,13 @@ from ...execution.ledger import BEGUN, NAME
 from ...execution.local import Outcome
 from ...execution.shards import Shard, files_of_shards
 from ...formats.files import files_of
-from ..options import ArchiveOptions, PredictOptions
+from ..options import ArchiveOptions, EngineOptions, PredictOptions
 
 # Options that do not change a mask: where and with how much memory it is computed, which scans, and
 # how they come and the results go.
 IMMATERIAL = frozenset(
     {"device", "ram_bytes", "vram_bytes", "channels", "only", "again", "overwrite", "untrusted"}
-    | {"shard", "engine", "case_timeout_s", "spool_bytes"}
+    | {"spool_bytes", *(one.name for one in fields(EngineOptions))}
     | {one.name for one in fields(ArchiveOptions)}
 )
 # Options that together name the files of a case, in more than one way.

@@ -43,7 +43,7 @@ from ...execution import local as batch
 from ...execution.shards import Shard
 from ...formats import files
 from ...trust.plausibility import Ranges
-from ..options import MONTAGES, PredictOptions, given_options
+from ..options import MONTAGES, EngineOptions, PredictOptions, given_options
 from .journal import NAME as JOURNAL
 from .journal import Journal, inputs_sha256
 from .objects import KINDS, Result, file_of, heat_of
@@ -322,9 +322,7 @@ def write_record(
     record |= {"views": list(asked.views)} if asked.views else {}
     record |= {"samples": asked.samples, "seed": asked.seed} if asked.samples else {}
     # Which cases a call does, and where, is no property of the results.
-    given = given_options(
-        replace(asked, shard=None, engine="local", case_timeout_s=None, spool_bytes=None)
-    )
+    given = given_options(replace(asked, **vars(EngineOptions()), spool_bytes=None))
     record |= {"options": given} if given else {}
     begun = {*writing, *begun} - set(cases)
     record |= {"writing": sorted(begun)} if begun else {}

@@ -95,7 +95,7 @@ def segmented(
     progress: Progress,
 ) -> dict[str, batch.Outcome[dict[str, Any]]]:
     """Case -> outcome, of cases that are segmented now, on the engine that is asked for."""
-    if (work := options.work).is_local:
+    if (work := options.work).is_here:
         with Session(bundle, make, left, out, options, journal, claim, say, progress) as session:
             outcomes = session.run()
         claim.confirm()

@@ -56,6 +56,14 @@ class StoredCase:
     rules: DicomRules
     units: Sequence[ReadAs]
 
+    def targets(self, row: Row) -> list[Path]:
+        """See ``CaseFunction``."""
+        return [] if self.out else self.segment.targets(row.case)
+
+    def begin(self) -> None:
+        """See ``SegmentCase.begin``."""
+        self.segment.begin()
+
     def __call__(self, row: Row) -> Finished:
         with tempfile.TemporaryDirectory(prefix="delineate-") as place:
             names: dict[str, str] = {}

@@ -300,7 +300,7 @@ class SegmentList:
 
     def _run_near(self, cases: list[Case], journal: Any) -> list[tuple[str, DelineateError | None]]:
         manifest = self._manifest(cases)
-        if not self._options.work.is_local:
+        if not self._options.work.is_here:
             self._ledger.begin([case.id for case in cases], sent=True)
         with originals([manifest]).kept():
             outcomes = segmented(

@@ -32,8 +32,7 @@ from ...core.plan import Plan
 from ...core.store import Store
 from ...execution import stopping
 from ...execution.claims import CLAIM, STALE_AFTER_S, Claim, claimed, holder_of
-from ...execution.local import Outcome
-from ...execution.pool import TRIES
+from ...execution.local import TRIES, Outcome
 from ...extend.parts import FollowedRun
 from ...extend.registers import AUGMENTATIONS, LOSSES, NETWORKS, OPTIMISERS, parts_of
 from .listeners import LogLines, Recorders
@@ -305,7 +304,7 @@ def train_all(
     lead.stop.unlink(missing_ok=True)
     try:
         with stopping.at_steps():
-            run.work.run(
+            run.work.without_limits().run(
                 train,
                 tasks,
                 names=[task.job.name for task in tasks],

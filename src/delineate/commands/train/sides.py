@@ -57,7 +57,12 @@ def found_cohort(run: TrainingRun, out: Path | None) -> tuple[Manifest, Sequence
     """
     request, recipe = run.request, run.recipe
     work = run.work
-    options = replace(request.check_options, engine=work.engine.text, case_timeout_s=work.seconds)
+    options = replace(
+        request.check_options,
+        engine=work.engine.text,
+        case_timeout_s=work.limits.seconds,
+        case_memory_bytes=work.limits.nbytes,
+    )
     checked = check_step.check(request.data, out, options, progress=run.progress)
     failures = sorted(
         {f"{f.case or 'cohort'}: {f.message}" for f in checked.findings if f.severity == "error"}
