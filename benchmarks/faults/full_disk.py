@@ -1,7 +1,7 @@
 """A disk that is full, broken or forbidden at every operation of a training, a prediction, an
 evaluation and a report.
 
-    python benchmarks/faults/full_disk.py [--every 1] [--commands train predict]
+    python benchmarks/faults/full_disk.py [--every 1] [--commands train predict] [--minutes 10]
 
 Each command runs again and again; the N-th of its operations that write below its folder (to open
 a file for writing, to make a folder, a link or a rename, to sync) fails with ENOSPC, EIO or EACCES,
@@ -18,10 +18,12 @@ import contextlib
 import errno
 import io
 import os
+import random
 import resource
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -128,13 +130,18 @@ def ends(command: str, folder: Path, code: int, wanted: object) -> Iterable[str]
 
 
 @small.empty_figures()
-def judge(folder: Path, command: str, every: int = 1, first: int = 1) -> tuple[int, Counter[str]]:
-    """The number of failing operations tried and the faults found.
+@small.compiled_once()
+def judge(
+    folder: Path, command: str, every: int = 1, first: int = 1, minutes: float = float("inf")
+) -> tuple[int, int, Counter[str]]:
+    """The number of failing operations tried, of those to try, and the faults found.
 
     Args:
         folder: as the command before left it; it is left as this command leaves it.
         every, first: the operations that fail: ``first``, ``first + every`` ...
+        minutes: those that are tried by then are chosen at random.
     """
+    end_s = time.monotonic() + 60 * minutes
     before = folder.with_name(f"{folder.name}_before")
     shutil.copytree(folder, before)
     with Disk(folder) as disk:
@@ -146,17 +153,24 @@ def judge(folder: Path, command: str, every: int = 1, first: int = 1) -> tuple[i
     hindered: list[tuple[int, contextlib.AbstractContextManager[object]]] = []
     hindered += [(code, Disk(folder, n, code)) for n in numbers for code in FAILING]
     hindered += [(errno.EFBIG, file_size_limit(nbytes)) for nbytes in LIMITS[:: min(every, 3)]]
+    random.Random(command).shuffle(hindered)
     for code, hindrance in hindered:
+        if time.monotonic() > end_s:
+            break
         with _copy_of(before, folder):
             tried += 1
             with hindrance:
                 faults = list(ends(command, folder, code, wanted))
             faults += [*unreadable(folder), *again(command, folder, wanted)]
             for fault in faults:
-                found[f"{errno.errorcode[code]} {fault.replace(str(folder), '')}"] += 1
+                words = f"{errno.errorcode[code]} {fault.replace(str(folder), '')}"
+                if words not in found:
+                    failing = hindrance.failing if isinstance(hindrance, Disk) else "-"
+                    print(f"    operation {failing}: {words}", flush=True)
+                found[words] += 1
     after.rename(folder)
     shutil.rmtree(before)
-    return tried, found
+    return tried, len(hindered), found
 
 
 @contextlib.contextmanager
@@ -173,6 +187,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=1, help="try every N-th operation")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for each command")
     parser.add_argument("--commands", nargs="+", default=list(small.COMMANDS))
     a = parser.parse_args()
     place, found = Path(tempfile.mkdtemp()), {}
@@ -182,8 +197,8 @@ def main() -> None:
         if command not in a.commands:
             small.COMMANDS[command](folder, lambda text: None)
             continue
-        tried, faults = judge(folder, command, a.every)
-        found[command] = {"every": a.every, "tried": tried, "faults": dict(faults)}
+        tried, of, faults = judge(folder, command, a.every, minutes=a.minutes)
+        found[command] = {"every": a.every, "tried": tried, "of": of, "faults": dict(faults)}
         print(command, found[command], flush=True)
     shutil.rmtree(place)
     # Commands that were not asked for keep their figures.

@@ -109,14 +109,59 @@ def empty_figures() -> Iterator[None]:
     commands is drawing.
     """
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
-    real = Figure.savefig
+    save, axes = Figure.savefig, mock.MagicMock(texts=[])
+    axes.get_legend_handles_labels.return_value = [], []
+    axes.get_position.return_value = Bbox.unit()
+
+    def subplots(figure: Figure, rows: int = 1, columns: int = 1, **options: Any) -> Any:
+        figure.__dict__["filled"] = [axes]
+        found = np.empty((rows, columns), object)
+        for place in np.ndindex(rows, columns):
+            found[place] = axes
+        return np.squeeze(found)[()] if options.get("squeeze", True) else found
 
     def savefig(figure: Figure, target: Any, **options: Any) -> None:
-        del figure
-        real(Figure(figsize=(1, 1)), target, **options)
+        save(Figure(figsize=(1, 1)), target, **options)
 
-    with mock.patch.object(Figure, "savefig", savefig):
+    with (
+        mock.patch.object(Figure, "subplots", subplots),
+        mock.patch.object(Figure, "axes", property(lambda one: one.__dict__.get("filled", []))),
+        mock.patch.object(Figure, "legend"),
+        mock.patch.object(Figure, "savefig", savefig),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Equal networks are converted for OpenVINO once, and equal templates of pages compiled once,
+    neither of which reads or writes a file.
+    """
+    import jinja2
+
+    from delineate.inference import openvino
+
+    convert, compile_template, known = openvino._converted, jinja2.Environment.compile, {}
+
+    def converted(module: Any, *shapes: Any) -> Any:
+        weights = {name: one.numpy().tobytes() for name, one in module.state_dict().items()}
+        key = (str(module), tuple(map(tuple, shapes)), tuple(weights.items()))
+        if key not in known:
+            known[key] = convert(module, *shapes)
+        return known[key] and known[key].clone()
+
+    def compiled(environment: jinja2.Environment, *given: Any, **named: Any) -> Any:
+        key = (given, tuple(named.items()))
+        if key not in known:
+            known[key] = compile_template(environment, *given, **named)
+        return known[key]
+
+    with (
+        mock.patch.object(openvino, "_converted", converted),
+        mock.patch.object(jinja2.Environment, "compile", compiled),
+    ):
         yield
 
 

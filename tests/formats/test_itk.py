@@ -91,3 +91,19 @@ def test_real_masks_stand_on_the_ct_they_were_drawn_on(real_data):
     inside = scan.array[mask.reorient(scan.grid.codes).array > 0]
     assert 30 < np.median(inside) < 200
     assert scan.unit == "HU"
+
+
+def test_a_function_of_intensities_is_noted_and_not_applied(tmp_path):
+    header = "NDims = 2\nDimSize = 2 1\nElementType = MET_UCHAR\n"
+    function = "ElementToIntensityFunctionSlope = 2\nElementToIntensityFunctionOffset = 5\n"
+    for name, words in (
+        ("a.mha", function),
+        ("b.mha", function.replace("2", "1").replace("5", "0")),
+    ):
+        (tmp_path / name).write_bytes(
+            f"{header}{words}ElementDataFile = LOCAL\n".encode() + b"\1\2"
+        )
+    volume = files.read(tmp_path / "a.mha")
+    assert "2 times the values, and 5 more" in volume.meta["notes"][0]
+    np.testing.assert_array_equal(volume.array.ravel(), [1, 2])
+    assert "notes" not in files.read(tmp_path / "b.mha").meta

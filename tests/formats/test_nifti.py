@@ -140,8 +140,30 @@ def test_sform_before_qform_and_the_distance_is_recorded(tmp_path, grid):
     volume = files.read(two_forms(tmp_path / "a.nii", grid, 12.5, 4, 1))
     assert volume.grid.matches(grid, 1e-3)
     assert volume.meta["qform_distance_mm"] == pytest.approx(12.5, abs=0.01)
+    assert "qform (code 1) places a corner voxel 12.5 mm from there" in volume.meta["notes"][0]
     only_q = files.read(two_forms(tmp_path / "b.nii", grid, 12.5, 0, 1))
     assert only_q.grid.distance_mm(grid) == pytest.approx(12.5, abs=0.01)
+
+
+def test_other_voxel_sizes_than_those_of_the_sform_are_noted(tmp_path, grid):
+    image = nib.Nifti1Image(np.zeros(grid.shape, np.uint8), grid.affine)
+    data = bytearray(image.to_bytes())
+    assert "notes" not in files.read(save(tmp_path / "a.nii", image.dataobj, grid.affine)).meta
+    data[80:92] = np.full(3, 9, "<f4").tobytes()
+    (tmp_path / "b.nii").write_bytes(data)
+    volume = files.read(tmp_path / "b.nii")
+    assert volume.grid.matches(grid, 1e-3)
+    assert "by the sform; its pixdim states 9 x 9 x 9 mm" in volume.meta["notes"][0]
+
+
+@pytest.mark.parametrize("flag", [0, -1])
+def test_mgh_without_its_flag_has_no_place(tmp_path, grid, flag):
+    data = bytearray(nib.MGHImage(np.zeros(grid.shape, np.uint8), grid.affine).to_bytes())
+    data[28:30] = flag.to_bytes(2, "big", signed=True)
+    (tmp_path / "a.mgh").write_bytes(data)
+    volume = files.read(tmp_path / "a.mgh")
+    assert volume.grid.spacing_mm == (1, 1, 1)
+    assert not volume.meta["spacing_known"] and not volume.meta["place_known"]
 
 
 def test_contradicting_forms_of_one_space_are_refused_with_the_distance(tmp_path, grid):

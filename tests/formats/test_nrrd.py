@@ -240,3 +240,39 @@ def test_real_segmentations(real_data):
     assert len(paths) > 10
     for path in paths:
         assert_same(path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lines", "shape"),
+    [
+        # Time is no axis in space, wherever it is.
+        ("3 6 5 4", "kinds: time domain domain domain\n", (3, 6, 5, 4)),
+        ("6 5 4", "kinds: domain domain time\n", (4, 6, 5, 1)),
+        ("3 6 5 4", "space: LPS\nspace directions: none (1,0,0) (0,1,0) (0,0,1)\n", (3, 6, 5, 4)),
+    ],
+)
+def test_axes_of_values_without_the_kinds_of_itk(tmp_path, sizes, lines, shape):
+    header = RAW.replace("3\nsizes: 6 5 4", f"{len(sizes.split())}\nsizes: {sizes}") + lines
+    volume = files.read(made(tmp_path / "a.nrrd", header, BYTES * (3 if sizes[0] == "3" else 1)))
+    assert volume.array.shape == shape
+    if shape[0] == 3:
+        np.testing.assert_array_equal(volume.array.T.ravel()[: 6 * 5 * 4], VOXELS.T.ravel())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "kinds: vector domain domain\nspace directions: (1,0,0) (0,1,0) none\n",
+        "space directions: (1,0,0) (0,1,0) (0,0,1)\nspacings: 2 2 2\n",
+    ],
+)
+def test_headers_that_contradict_themselves(tmp_path, lines):
+    path = made(tmp_path / "a.nrrd", RAW + "space: left-posterior-superior\n" + lines)
+    with pytest.raises(FormatError, match=r"a\.nrrd.* contradict each other"):
+        files.read(path)
+
+
+def test_what_is_stated_and_not_applied_is_noted(tmp_path):
+    path = made(tmp_path / "a.nrrd", RAW + "old min: 0\noldmax: 10\nsample units: HU\n")
+    scale, unit = files.read(path).meta["notes"]
+    assert "0.0 to 10.0" in scale and "'HU'" in unit

@@ -214,3 +214,26 @@ def test_real_membranes(real_data):
     np.testing.assert_array_equal(images.array[:, :, 10], tenth.T)
     # Membranes are drawn dark, in 0.
     assert images.array[labels.array == 0].mean() < images.array[labels.array == 255].mean()
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "note"),
+    [
+        ((4, 3, 5), {"metadata": {"axes": "TYX"}, "ome": True}, "its 4 time points are read as"),
+        ((6, 3, 5), {"metadata": {"axes": "CYX"}, "ome": True}, "its 6 channels are read as"),
+        ((3, 5), {"photometric": "palette", "colormap": np.zeros((3, 256), "u2")}, "its palette"),
+        ((3, 5), {"photometric": "miniswhite"}, "stands for white"),
+    ],
+)
+def test_tiff_whose_values_mean_more_is_noted(tmp_path, shape, options, note):
+    path, voxels = tmp_path / "a.tif", np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    tifffile.imwrite(path, voxels, **{"photometric": "minisblack", **options})
+    volume = files.read(path)
+    assert note in volume.meta["notes"][0]
+    np.testing.assert_array_equal(volume.array.T, voxels.reshape(-1, 3, 5))
+
+
+def test_four_inks_are_no_red_green_and_blue(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 5, 4), np.uint8), photometric="separated")
+    with pytest.raises(FormatError, match="SEPARATED; allowed: grey levels, palette, RGB"):
+        files.read(tmp_path / "a.tif")

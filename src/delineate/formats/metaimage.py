@@ -134,6 +134,19 @@ class _Header:
         affine[:3] *= stated_mm(self.fields.get("DistanceUnits", ""))
         return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
 
+    def notes(self) -> list[str]:
+        """What the header states about the values and is not applied, as in ITK."""
+        slope, intercept = (
+            self.numbers(f"ElementToIntensityFunction{name}", 1, float, (default,))[0]
+            for name, default in (("Slope", 1), ("Offset", 0))
+        )
+        if (slope, intercept) in ((1, 0), (0, 0)):
+            return []
+        return [
+            f"its header states that intensities are {slope:g} times the values, and {intercept:g} "
+            "more (ElementToIntensityFunction); the values are read as they are stored, as by ITK"
+        ]
+
 
 def read(path: str | Path) -> Volume:
     """Read the volume in ``path``; unit "a.u.", modality "".
@@ -155,6 +168,8 @@ def read(path: str | Path) -> Volume:
     is_known = not {"ElementSpacing", "ElementSize"}.isdisjoint(header.fields)
     known = {"spacing_known": is_known, "place_known": is_known}
     meta: dict[str, Any] = {"modality": "", "patient": "", **known}
+    if notes := header.notes():
+        meta["notes"] = notes
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := segment_fields(header.fields):
         meta["segments"] = names

@@ -48,7 +48,9 @@ from .raster import CHANNEL_NAMES, COLOURS
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
+SAME_SIZE = 0.01  # relative difference of voxel sizes that are stated twice
 MGH_OFFSET = 284
+MGH_FLAG = slice(28, 30)  # goodRASFlag: above 0 if spacing, directions and centre hold
 MGH_TYPES = (0, 1, 3, 4, 10)
 RGB_VECTOR = 2003  # intent: red, green and blue (NIFTI_INTENT_RGB_VECTOR)
 FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
@@ -196,8 +198,14 @@ def _bounded(maker: Any, file: IO[bytes], kind: str) -> Any:
     fixed = maker.template_dtype.itemsize + (0 if kind in ("MGH", "Analyze 7.5") else 4)
     start = file.read(fixed)
     if kind == "MGH":
-        # A file may end after its voxels, without the values that nibabel reads from its end.
-        return maker(start[:MGH_OFFSET], check=True)
+        # A file may end after its voxels, without the values that nibabel reads from its end. Of
+        # flags that are not valid, it knows only 0.
+        is_placed = int.from_bytes(start[MGH_FLAG], "big", signed=True) > 0
+        if not is_placed:
+            start = start[: MGH_FLAG.start] + bytes(2) + start[MGH_FLAG.stop :]
+        header = maker(start[:MGH_OFFSET], check=True)
+        header.is_placed = is_placed
+        return header
     if len(start) < maker.template_dtype.itemsize:
         raise FormatError(f"truncated: the header has {len(start)} of {fixed} bytes")
     header = maker(start[: maker.template_dtype.itemsize], check=False)
@@ -279,6 +287,9 @@ def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
         "place_known": True,
     }
     if kind == "MGH":
+        # Without its flag, the header's spacing and position do not hold: nibabel gives 1 mm.
+        is_placed = header.is_placed
+        meta |= {"spacing_known": is_placed, "place_known": is_placed}
         affine = np.asarray(header.get_affine(), float)
     elif kind == "Analyze 7.5":
         affine, meta["place_known"] = _spacing_only(header), False
@@ -298,6 +309,7 @@ def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> 
         return scale @ _spacing_only(header)
     if sform is None:
         return scale @ _finite(qform, "qform")
+    _note_sizes(scale @ sform, scale, header, meta)
     # Both are valid: the sform is used, and the qform must not contradict it.
     if qform is not None and np.isfinite(qform).all():
         _compare(scale @ _finite(sform, "sform"), scale @ qform, shape, header, meta)
@@ -354,6 +366,35 @@ def _compare(
             f"but they place a corner voxel {distance_mm:.1f} mm apart; set the code of the wrong "
             "one to 0"
         )
+    if distance_mm > allowed_mm:
+        _add_note(
+            meta,
+            f"its sform (code {int(header['sform_code'])}) is used; its qform (code "
+            f"{int(header['qform_code'])}) places a corner voxel {distance_mm:.1f} mm from there",
+        )
+
+
+def _note_sizes(
+    sform: NDArray[np.float64], scale: NDArray[np.float64], header: Any, meta: dict[str, Any]
+) -> None:
+    """Note voxel sizes of the header that are not those of the sform, which is used."""
+    stated = scale[0, 0] * np.array([*header.get_zooms(), 1.0, 1.0, 1.0][:3], float)
+    used = np.linalg.norm(sform[:3, :3], axis=0)
+    axes = min(len(header.get_zooms()), 3)
+    is_valid = np.isfinite(stated).all() and stated.min() > 0 and np.isfinite(used).all()
+    if is_valid and not np.allclose(stated[:axes], used[:axes], rtol=SAME_SIZE):
+        _add_note(
+            meta,
+            f"voxels of {_sizes(used)} mm, by the sform; its pixdim states {_sizes(stated)} mm",
+        )
+
+
+def _sizes(sizes: NDArray[np.float64]) -> str:
+    return " x ".join(f"{one:.4g}" for one in sizes)
+
+
+def _add_note(meta: dict[str, Any], note: str) -> None:
+    meta["notes"] = [*meta.get("notes", ()), note]
 
 
 def _without_shear(affine: NDArray[np.float64]) -> NDArray[np.float64]:

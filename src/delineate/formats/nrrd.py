@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,9 @@ SHORT = {
 # Kinds of axes with independent positions; all others hold several values of one voxel.
 DATA_FILE = ("data file", "datafile")  # a field's two spellings
 COLOUR_KINDS = ("rgb-color", "rgba-color", "3-color", "4-color")
-DOMAIN_KINDS = ("domain", "space", "time", "none", "???")
+DOMAIN_KINDS = ("domain", "space", "none", "???")
+SAME_SPACING = 0.01  # relative difference of spacings that state the same twice
+_DIRECTION = re.compile(r"none|\([^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,23 @@ class _Header:
         """The axis that holds the channels; None without one.
 
         Raises:
-            FormatError: more than three spatial axes and one of channels.
+            FormatError: more than three spatial axes and one of channels, or kinds and directions
+            that contradict each other.
         """
         kinds = [str(k).lower() for k in self.fields.get("kinds", ["domain"] * len(self.sizes))]
         directions = self.fields.get("space directions")
         found = [axis for axis, kind in enumerate(kinds) if kind not in DOMAIN_KINDS]
         # Where no kind tells, it is the axis without a direction, or the fourth one.
-        if not found and directions is not None:
-            found = [axis for axis, vector in enumerate(directions) if vector is None]
+        if directions is not None:
+            bare = [axis for axis, vector in enumerate(directions) if vector is None]
+            # Time may have a direction, in a space of four axes.
+            placed = [one for one in found if one not in bare and kinds[one] != "time"]
+            if found and (placed or not set(bare) <= set(found)):
+                raise FormatError(
+                    f"its kinds ({' '.join(kinds)}) and its space directions contradict each "
+                    f"other: an axis has a direction unless it holds the values of one voxel"
+                )
+            found = found or bare
         if not found and len(self.sizes) == 4:
             found = [3]
         if "complex" in kinds:
@@ -158,6 +170,8 @@ def read(path: str | Path) -> Volume:
     channels = array[None] if axis is None else np.moveaxis(array, axis, 0)
     channels = channels[..., None] if channels.ndim == 3 else channels
     meta: dict[str, Any] = {"modality": "", "patient": "", **known}
+    if notes := _notes(header):
+        meta["notes"] = notes
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := _segment_fields(header):
         meta["segments"] = names
@@ -175,6 +189,25 @@ def read_segments(path: str | Path) -> dict[str, str]:
 
 def _segment_fields(header: _Header) -> dict[str, str]:
     return {k: _unescaped(v) for k, v in header.fields.items() if k.startswith("Segment")}
+
+
+def _notes(header: _Header) -> list[str]:
+    """What the header states about the values and is not applied, as other readers do not."""
+
+    def stated(field: str) -> str:
+        found = header.fields.get(field, header.fields.get(field.replace(" ", ""), ""))
+        return str(found).strip('" ')
+
+    low, high, unit = stated("old min"), stated("old max"), stated("sample units")
+    notes = []
+    if low or high:
+        notes.append(
+            f"its header states that the values stand for {low or '?'} to {high or '?'} (old min, "
+            "old max); they are read as they are stored"
+        )
+    if unit:
+        notes.append(f"its header states the unit {unit!r} of its values, which is not read")
+    return notes
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -226,7 +259,31 @@ def _header(file: IO[bytes]) -> _Header:
     directions = fields.get("space directions")
     if directions is not None and len(directions) != fields["dimension"]:
         raise FormatError(f"{len(directions)} space directions for {fields['dimension']} axes")
-    return _Header(fields)
+    if directions is not None:
+        # pynrrd gives NaN for "none".
+        stated = next(one for one in lines if one.startswith("space directions:"))
+        words = _DIRECTION.findall(stated.lower())
+        fields["space directions"] = [
+            None if word == "none" else vector
+            for word, vector in zip(words, directions, strict=True)
+        ]
+    found = _Header(fields)
+    _refuse_other_spacings(found)
+    return found
+
+
+def _refuse_other_spacings(header: _Header) -> None:
+    """Refuse an axis with a direction and another spacing (NRRD 5.3 allows one of both only)."""
+    for axis, vector in enumerate(header.fields.get("space directions") or ()):
+        spacing = header.of_axis("spacings", axis)
+        if vector is None or spacing is None:
+            continue
+        length = float(np.linalg.norm(vector))
+        if abs(length - abs(spacing)) > SAME_SPACING * max(length, abs(spacing)):
+            raise FormatError(
+                f"axis {axis} has a direction of length {length:g}, and a spacing of {spacing:g}, "
+                "which contradict each other"
+            )
 
 
 def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:

@@ -64,6 +64,8 @@ PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % m
 ORIENTATION = 274  # tag of EXIF and TIFF
 # Plain and binary bitmaps, grey and colour maps; a size follows, or a comment.
 _PNM = re.compile(rb"P[1-6]\s+[\d#]")
+TIFF_JPEG = (6, 7, 34892, 33007)  # compressions
+OTHER_AXES = {"T": "time points", "C": "channels", "L": "wavelengths", "E": "wavelengths"}
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of colours -> samples of a pixel
 # Passes of an interlaced PNG: first column and row, and the steps between them.
@@ -157,6 +159,8 @@ def read(path: str | Path, kind: str, by_index: bool = False) -> Volume:
             meta["channels"] = list(names)
         if palette:
             meta["palette"] = palette
+        if picture.notes:
+            meta["notes"] = list(picture.notes)
         if picture.names:
             meta["names"] = dict(picture.names)
         grid = grid_of(array.shape[-3:], picture.spacing_mm)
@@ -249,6 +253,7 @@ class _Picture:
     palette: Palette = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     spacing_mm: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def copied(self) -> _Picture:
         """With pixels of its own."""
@@ -419,6 +424,18 @@ def _tiff(path: Path) -> _Picture:
     """Read (I, J, K) or (C, I, J, K); pages become k."""
     _refuse_endless(path)
     array, axes, facts = _tiff_series(path)
+    pages = _tiff_roles(axes, array.shape)[1]
+    notes = [
+        f"its {array.shape[a]} {OTHER_AXES[axes[a]]} are read as slices"
+        for a in pages
+        if axes[a] in OTHER_AXES
+    ]
+    found = _tiff_picture(array, axes, facts)
+    return replace(found, notes=(*facts.notes, *notes))
+
+
+def _tiff_picture(array: NDArray[Any], axes: str, facts: _TiffFacts) -> _Picture:
+    """The picture of an array whose axes have letters as in tifffile."""
     shape = array.shape
     samples, pages = _tiff_roles(axes, shape)
     if len(samples) > 1 or len(pages) > 1 or array.dtype.kind not in "biuf":
@@ -479,6 +496,7 @@ class _TiffFacts:
 
     spacing_mm: tuple[float, float, float] | None = None
     channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _tiff_series(path: Path) -> tuple[NDArray[Any], str, _TiffFacts]:
@@ -495,11 +513,33 @@ def _tiff_series(path: Path) -> tuple[NDArray[Any], str, _TiffFacts]:
         _check_tiff(series, path)
         tag = series.keyframe.tags.get(ORIENTATION)
         facts = _facts_of_ome(file) if file.is_ome else _facts_of_imagej(file)
+        facts = replace(facts, notes=_notes_of_tiff(series.keyframe))
         try:
             array = _turned(series.asarray(), series.axes, 1 if tag is None else int(tag.value))
             return array, series.axes, facts
         except ValueError:  # tifffile has no codec for this compression; Pillow has its own
             return (*_tiff_by_pillow(path), facts)
+
+
+def _notes_of_tiff(page: Any) -> tuple[str, ...]:
+    """What the values of a page mean and the array does not show.
+
+    Raises:
+        FormatError: colours that are neither grey levels nor red, green and blue.
+    """
+    name = str(getattr(page.photometric, "name", page.photometric)).lower()
+    # tifffile decodes the colours of JPEG.
+    if name in ("separated", "cielab", "icclab", "itulab") or (
+        name == "ycbcr" and page.compression not in TIFF_JPEG
+    ):
+        raise FormatError(
+            f"its colours are stored as {name.upper()}; allowed: grey levels, palette, RGB"
+        )
+    if name == "palette":
+        return ("its palette is not applied: the values are indices",)
+    if name == "miniswhite" and page.bitspersample > 1:
+        return ("its lowest value stands for white; the values are read as they are stored",)
+    return ()
 
 
 def _facts_of_ome(file: Any) -> _TiffFacts:

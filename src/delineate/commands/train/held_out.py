@@ -17,7 +17,7 @@ from typing import Any
 
 from ...core import atomic
 from ...core.bundle import Bundle
-from ...core.errors import InputError
+from ...core.errors import InputError, OutputError
 from ...core.manifest import Case, Manifest
 from ...core.progress import under
 from ...core.scores import describe
@@ -305,7 +305,11 @@ def evaluate(
 def _predict(
     planned: PlannedRun, model: ModelFile, groups: Sequence[tuple[Bundle, Manifest]], out: Path
 ) -> list[batch.Outcome[dict[str, Any]]]:
-    """Segment the cases of each group with its members; the outcomes."""
+    """Segment the cases of each group with its members; the outcomes.
+
+    Raises:
+        OutputError: a mask or the journal could not be written.
+    """
     run = planned.run
     # Masks of an earlier start must not be scored instead of those that cannot be made any more.
     shutil.rmtree(out, ignore_errors=True)
@@ -321,6 +325,10 @@ def _predict(
             model=run.model if whole else "",
             progress=under("evaluate", run.progress),
         )
+    # A disk that failed is no fault of a case: the same command, given again, scores it.
+    for outcome in outcomes:
+        if isinstance(outcome.error, OutputError):
+            raise outcome.error
     return outcomes
 
 
