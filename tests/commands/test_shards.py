@@ -20,6 +20,7 @@ from delineate.core import atomic
 from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.inputs import CHECKSUM
 from delineate.execution.claims import CLAIM, claimed
+from delineate.execution.metrics import text_of
 from delineate.execution.shards import Shard
 
 OPTIONS = PredictOptions(device="cpu", backend="torch", samples=2)
@@ -134,6 +135,13 @@ def test_the_status_follows_the_shards(batch, tmp_path):
     shard(batch, "2/2", out)
     found = status(out)
     assert (found.done, list(found.failed), found.left) == (5, ["f"], 0)
+    # Each worker measured for how long its networks waited.
+    assert found.utilisation is not None and sum(vars(found.utilisation).values()) > 0.999
+    assert all(0 <= share < 1 for share in vars(found.utilisation).values())
+    assert any("computed for" in sentence for sentence in found.sentences())
+    assert 'time_share{state="computing"}' in text_of(found.gauges())
+    seconds = [one["seconds"] for one in Journal(out, "", OPTIONS).entries.values()]
+    assert all({"waited_for_scan", "waited_for_results"} <= one.keys() for one in seconds)
 
 
 def test_an_empty_shard_is_no_error_and_others_are_refused(batch, tmp_path):

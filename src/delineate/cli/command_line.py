@@ -320,6 +320,8 @@ def predict(
     elif written:
         show(table(written, table_width()))
     say(f"{len(done.written)} of {len(done.outcomes)} cases written to {done.out}")
+    if len(done.written) > 1 and done.utilisation is not None:
+        say(done.utilisation.sentence())
     end_with([str(outcome.error) for outcome in done.failures])
 
 

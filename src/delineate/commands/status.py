@@ -21,12 +21,14 @@ from ..execution.claims import CLAIM, holder_of
 from ..execution.ledger import Ledger
 from ..execution.metrics import HOST, PATH, Gauge, page, text_of
 from ..execution.shards import WHOLE, files_of_shards
+from ..execution.utilisation import Utilisation
 from ..formats import stores
 from .options import PredictOptions
 from .predict.journal import Journal, journals_of
 from .predict.stored import StoredRecords
 
 PREFIX = "delineate_predict"  # of the names of figures
+LATEST = 1000  # cases, of whose seconds the utilisation is
 RECENT_S = 600.0  # the rate is that of so long before the last result
 
 
@@ -40,6 +42,8 @@ class Status:
         left: number of cases that were to be done by calls that work or were stopped.
         working: file of a claim -> the process that holds it, for each call that works.
         per_hour: cases per hour lately, of all calls together; None if fewer than two were done.
+        utilisation: of the networks for the latest cases, at most ``LATEST``, of all workers
+            together; None if it was not measured.
     """
 
     done: int
@@ -47,6 +51,7 @@ class Status:
     left: int
     working: Mapping[str, str]
     per_hour: float | None
+    utilisation: Utilisation | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -57,7 +62,8 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {**vars(self), "seconds_left": self.seconds_left}
+        shares = None if self.utilisation is None else vars(self.utilisation)
+        return {**vars(self), "utilisation": shares, "seconds_left": self.seconds_left}
 
     def gauges(self) -> list[Gauge]:
         """For a program that watches; see ``execution.metrics``."""
@@ -68,8 +74,11 @@ class Status:
             "cases_per_hour": ("The rate lately, of all calls.", self.per_hour),
             "left_seconds": ("The time left at this rate.", self.seconds_left),
         }
+        shares = {} if self.utilisation is None else vars(self.utilisation)
+        about = "Share of the workers' time lately: networks compute, or wait."
         return [
             Gauge(f"{PREFIX}_cases", "Cases by state.", cases),
+            *([Gauge(f"{PREFIX}_time_share", about, _by_state(shares))] if shares else []),
             *(
                 Gauge(f"{PREFIX}_{name}", about, {"": value})
                 for name, (about, value) in known.items()
@@ -86,7 +95,8 @@ class Status:
             words.append(f"about {duration(self.seconds_left)} left")
         working = [f"works now: {holder} ({name})" for name, holder in self.working.items()]
         nobody = [] if working or not self.left else ["no call works here now"]
-        return ["; ".join(words), *working, *nobody]
+        used = [] if self.utilisation is None else [self.utilisation.sentence()]
+        return ["; ".join(words), *used, *working, *nobody]
 
 
 def status(out: str | Path) -> Status:
@@ -114,7 +124,8 @@ def status(out: str | Path) -> Status:
     done = (journal.entries.keys() | cases.keys()) - failed.keys()
     left = len(set(record.get("writing", ())) - done - failed.keys())
     failed = dict(sorted(failed.items()))
-    return Status(len(done), failed, left, _working(folder), _per_hour(journal.times))
+    used = Utilisation.of(journal.latest(LATEST))
+    return Status(len(done), failed, left, _working(folder), _per_hour(journal.times), used)
 
 
 def publish(out: str | Path, to: str, say: Say = unsaid) -> None:
@@ -141,7 +152,12 @@ def _of_list(folder: Path, listed: int | None) -> Status:
     failed = ledger.failures()
     done = ledger.done - sum(ledger.result(case) is not None for case in failed)
     left = max(0, (listed or 0) - done - len(failed))
-    return Status(done, failed, left, _working(folder), _per_hour(ledger.times))
+    used = Utilisation.of(ledger.latest(LATEST))
+    return Status(done, failed, left, _working(folder), _per_hour(ledger.times), used)
+
+
+def _by_state(shares: Mapping[str, float]) -> dict[str, float]:
+    return {f'state="{name}"': share for name, share in shares.items()}
 
 
 def _working(folder: Path) -> dict[str, str]:

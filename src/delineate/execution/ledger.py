@@ -261,6 +261,18 @@ class Ledger:
         both = [index.column("at") for index in (self._results, self._failures)]
         return [float(at) for at in np.sort(np.concatenate(both))[-10_000:]]
 
+    def latest(self, count: int) -> list[dict[str, Any]]:
+        """The entries of the cases that were finished last, at most ``count``."""
+        order = np.argsort(self._results.column("at"))[-count:]
+        files, offsets = (self._results.column(name)[order] for name in ("file", "offset"))
+        found = []
+        for number in np.unique(files):
+            with self._files[int(number)].open("rb") as file:
+                for offset in np.sort(offsets[files == number]):
+                    file.seek(int(offset))
+                    found.append(object_in_line(next(lines_of(file))[1])["entry"])
+        return found
+
     def result(self, case: str) -> tuple[int, int] | None:
         """What the result of a case was made of (``hashed``), and the bytes of its files; None if
         it has none.

@@ -23,6 +23,7 @@ from ...execution.claims import Claim
 from ...execution.executor import Work
 from ...execution.local import Outcome
 from ...execution.pool import Stages
+from ...execution.utilisation import Meter
 from ...trust.plausibility import Ranges
 from ..options import PredictOptions, reads_images
 from .journal import Journal, digests_of
@@ -94,6 +95,7 @@ class SegmentCase:
     out: Path
     options: PredictOptions
     _networks: infer.Engine | None = field(default=None, repr=False)
+    _meter: Meter | None = field(default=None, repr=False)
 
     def __call__(self, case: Case, out: Path | None = None) -> Finished:
         """Segment one case; into another folder than that of the others if ``out`` is given."""
@@ -115,7 +117,9 @@ class SegmentCase:
         """The second stage: run the networks."""
         notes: list[str] = []
         networks, options = self.networks(), self.options
-        found = segmented_scan(case.id, scan, networks, self.bundle, options, notes.append)
+        found = segmented_scan(
+            case.id, scan, networks, self.bundle, options, notes.append, self.meter
+        )
         ranges = Ranges.from_json(self.bundle.card.get("plausibility"))
         flags = flags_of(scan.seen, found, ranges)
         return Inferred(found, scan.series, flags, scan.noted, tuple(notes))
@@ -140,7 +144,15 @@ class SegmentCase:
         if self._networks is None:
             device = device_for(self.options.device, self.options.backend)
             self._networks = engine_maker(self.bundle, device, self.options, self.model)()
+        self._meter = self._meter or Meter()
         return self._networks
+
+    @property
+    def meter(self) -> Meter:
+        """Of the worker, whose networks are loaded."""
+        self.networks()
+        assert self._meter is not None
+        return self._meter
 
 
 class _Line:
@@ -172,7 +184,15 @@ def _segmented(function: SegmentCase, case: Case, out: Path, options: PredictOpt
     notes: list[str] = []
     alone = replace(function.header, cases=(case,))
     with Session(
-        function.bundle, function.networks, alone, out, options, line, line, notes.append
+        function.bundle,
+        function.networks,
+        alone,
+        out,
+        options,
+        line,
+        line,
+        notes.append,
+        meter=function.meter,
     ) as session:
         (outcome,) = session.run()
     if outcome.value is None:

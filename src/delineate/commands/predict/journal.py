@@ -93,6 +93,11 @@ class Journal:
         """The case's entry of ``predictions.json``, for all finished cases of all calls."""
         return {case: line["entry"] for case, line in self._lines.items()}
 
+    def latest(self, count: int) -> list[Entry]:
+        """The entries of the cases that were finished last, at most ``count``."""
+        lines = sorted(self._lines.values(), key=lambda line: line.get("at", 0.0))
+        return [line["entry"] for line in lines[-count:]]
+
     @property
     def failures(self) -> dict[str, str]:
         """Case -> error, of the cases whose last try failed."""

@@ -8,6 +8,7 @@ which Ctrl-C can interrupt.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import deepcopy
@@ -26,6 +27,7 @@ from ...core.prediction import Prediction
 from ...core.progress import Progress, Say, silent, unsaid
 from ...execution import local as batch
 from ...execution.claims import Claim
+from ...execution.utilisation import Meter
 from ...formats import files
 from ...preprocessing import arrays
 from ...trust.plausibility import Ranges, ScanSample, flags, measure, sample
@@ -59,6 +61,7 @@ class Session:
         claim: on ``out``; once it is lost, nothing more is written.
         say: receives a sentence about what cannot be written, before the network runs.
         progress: receives the number of cases done, with the share of the current one.
+        meter: of the worker, if it has several sessions with the same networks.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Session:
         claim: Claim,
         say: Say = unsaid,
         progress: Progress = silent,
+        meter: Meter | None = None,
     ):
+        self._meter = meter
         self._bundle, self._make, self._manifest = bundle, make, manifest
         self._out, self._options, self._say = out, options, say
         self._journal, self._claim, self._progress = journal, claim, progress
@@ -85,6 +90,7 @@ class Session:
         self._prefetcher.begin()
         try:
             self._engine = self._make()
+            self._meter = self._meter or Meter()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -130,7 +136,9 @@ class Session:
         """Segment one case; gives its entry, or a future of it while it is being written."""
         self._claim.confirm()
         memory_bytes = self._memory(case)
+        began = time.perf_counter()
         scan = self._prefetcher(case)
+        assert self._meter is not None
         prediction = segmented_scan(
             case.id,
             scan,
@@ -138,6 +146,8 @@ class Session:
             self._bundle,
             self._options,
             self._say,
+            self._meter,
+            time.perf_counter() - began,
             memory_bytes=memory_bytes,
             progress=lambda stage, done, total, note: self._progress(
                 stage, self._done + done / total, len(self._manifest), f"{case.id}, {note}"
@@ -275,10 +285,16 @@ def segmented_scan(
     bundle: Bundle,
     options: PredictOptions,
     say: Say,
+    meter: Meter,
+    scan_s: float | None = None,
     **how: Any,
 ) -> Prediction:
-    """The prediction for a preprocessed scan; ``say`` receives a sentence about what cannot be
-    written, ``how`` is for ``predictor.segment``.
+    """The prediction for a preprocessed scan.
+
+    Args:
+        say: receives a sentence about what cannot be written.
+        meter, scan_s: of the worker; see there.
+        how: for ``predictor.segment``.
     """
     from ...inference.predictor import DropoutSamples, segment, settings_of
 
@@ -288,17 +304,18 @@ def segmented_scan(
             refused.setdefault(str(found), []).append(kind)
     for why, kinds in refused.items():
         say(f"no {', '.join(kinds)} can be written: {why}; the mask is written without it")
-    return measured(
-        segment(
-            scan.ready,
-            engine,
-            bundle.id,
-            settings_of(bundle.plan, options.mirror, options.overlap, options.coarse),
-            samples=DropoutSamples(options.samples, f"{options.seed} {case}", options.maps),
-            probabilities=options.needs_probabilities,
-            **how,
-        )
+    waited = meter.begin(scan_s)
+    prediction = segment(
+        scan.ready,
+        engine,
+        bundle.id,
+        settings_of(bundle.plan, options.mirror, options.overlap, options.coarse),
+        samples=DropoutSamples(options.samples, f"{options.seed} {case}", options.maps),
+        probabilities=options.needs_probabilities,
+        **how,
     )
+    meter.end()
+    return replace(measured(prediction), timing=prediction.timing | waited)
 
 
 class Prefetcher:

@@ -14,6 +14,7 @@ from ...core.progress import Progress, Say
 from ...evaluation.training_verdict import Verdict
 from ...execution import local as batch
 from ...execution.claims import Claim
+from ...execution.utilisation import Utilisation
 from ...inference.devices import Cpu
 from ..options import PredictOptions
 from .archives import Fetched
@@ -41,6 +42,11 @@ class PredictionReport:
     @property
     def failures(self) -> list[batch.Outcome[dict[str, Any]]]:
         return [o for o in self.outcomes if o.error is not None]
+
+    @property
+    def utilisation(self) -> Utilisation | None:
+        """Of the networks, for all scans with a mask; None if it was not measured."""
+        return Utilisation.of(one.value or {} for one in self.outcomes)
 
     @property
     def written(self) -> list[batch.Outcome[dict[str, Any]]]:
