@@ -235,5 +235,5 @@ def test_tiff_whose_values_mean_more_is_noted(tmp_path, shape, options, note):
 
 def test_four_inks_are_no_red_green_and_blue(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 5, 4), np.uint8), photometric="separated")
-    with pytest.raises(FormatError, match="SEPARATED; allowed: grey levels, palette, RGB"):
+    with pytest.raises(FormatError, match="CMYK; allowed: grey levels, palette, RGB"):
         files.read(tmp_path / "a.tif")

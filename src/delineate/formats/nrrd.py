@@ -261,8 +261,10 @@ def _header(file: IO[bytes]) -> _Header:
         raise FormatError(f"{len(directions)} space directions for {fields['dimension']} axes")
     if directions is not None:
         # pynrrd gives NaN for "none".
-        stated = next(one for one in lines if one.startswith("space directions:"))
+        stated = next((one for one in lines if one.startswith("space directions:")), "")
         words = _DIRECTION.findall(stated.lower())
+        if len(words) != len(directions):
+            raise FormatError(f"space directions must be vectors or 'none', found {stated[:80]!r}")
         fields["space directions"] = [
             None if word == "none" else vector
             for word, vector in zip(words, directions, strict=True)

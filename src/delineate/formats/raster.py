@@ -64,6 +64,9 @@ PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % m
 ORIENTATION = 274  # tag of EXIF and TIFF
 # Plain and binary bitmaps, grey and colour maps; a size follows, or a comment.
 _PNM = re.compile(rb"P[1-6]\s+[\d#]")
+PHOTOMETRIC = 262  # tag of TIFF, and its values
+WHITE_IS_ZERO, PALETTE, YCBCR = 0, 3, 6
+INKS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
 TIFF_JPEG = (6, 7, 34892, 33007)  # compressions
 OTHER_AXES = {"T": "time points", "C": "channels", "L": "wavelengths", "E": "wavelengths"}
 TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -527,18 +530,21 @@ def _notes_of_tiff(page: Any) -> tuple[str, ...]:
     Raises:
         FormatError: colours that are neither grey levels nor red, green and blue.
     """
-    name = str(getattr(page.photometric, "name", page.photometric)).lower()
+    stated, tag = page.photometric, page.tags.get(PHOTOMETRIC)
+    if not isinstance(stated, int):
+        raise FormatError(f"its photometric interpretation is {stated!r}; allowed is one number")
     # tifffile decodes the colours of JPEG.
-    if name in ("separated", "cielab", "icclab", "itulab") or (
-        name == "ycbcr" and page.compression not in TIFF_JPEG
-    ):
+    if stated in INKS or (stated == YCBCR and page.compression not in TIFF_JPEG):
         raise FormatError(
-            f"its colours are stored as {name.upper()}; allowed: grey levels, palette, RGB"
+            f"its colours are stored as {INKS.get(int(stated), 'YCbCr')}; allowed: grey levels, "
+            "palette, RGB"
         )
-    if name == "palette":
+    if stated == PALETTE:
         return ("its palette is not applied: the values are indices",)
-    if name == "miniswhite" and page.bitspersample > 1:
-        return ("its lowest value stands for white; the values are read as they are stored",)
+    if stated == WHITE_IS_ZERO and page.bitspersample > 1:
+        which = "it does not state whether its lowest value is black or white"
+        which = which if tag is None else "its lowest value stands for white"
+        return (f"{which}; the values are read as they are stored",)
     return ()
 
 
