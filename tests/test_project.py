@@ -144,10 +144,16 @@ def test_too_little_coverage_is_reported_with_package_and_figure():
     assert execution == "execution: nothing was measured, at least 95 %"
 
 
-def test_the_measured_test_files_exist(monkeypatch, tmp_path):
+def test_measured_tests_and_their_files_exist(monkeypatch, tmp_path):
     assert measured.listed()
     monkeypatch.setattr(measured, "LIST", tmp_path / "tests" / "measured.txt")
     measured.LIST.parent.mkdir()
-    measured.LIST.write_text("# words\ntests/measured.txt\ntests/gone.py\n")
+    here = "tests/measured.txt"
+    measured.LIST.write_text(f"# words\n{here}\n  test_a\n  test_b\n")
+    tests = measured.listed()
+    assert tests == {here: frozenset({"test_a", "test_b"})}
+    assert measured.unknown(tests, [f"{here}::test_a[1 2]", "x::y"]) == [f"{here}::test_b"]
+    assert measured.unknown(tests, ["x::y"]) == []
+    measured.LIST.write_text(f"{here}\ntests/gone.py\n")
     with pytest.raises(pytest.UsageError, match=r"measured.txt: no such file: tests/gone.py"):
         measured.listed()

@@ -92,7 +92,7 @@ def main() -> int:
     if failed := failures(found):
         print(*failed, sep="\n")
         print(
-            "Counted in lines and branches; `coverage report -m` shows which. Tests of the files in"
+            "Counted in lines and branches; `coverage report -m` shows which. Only tests in"
             " tests/measured.txt are measured."
         )
     return int(bool(failed))
