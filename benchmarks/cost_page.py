@@ -195,7 +195,22 @@ def overhead(engines: dict[str, Any]) -> str:
         f" as by `check`):\n{steady:+.1f} % without starts, {whole:+.1f} % in all of "
         f"{engines['cases']} cases. From one worker to two, Ray is\n"
         f"{engines['1 to 2 workers, ray']:.2f} times as fast, processes of the machine "
-        f"{engines['1 to 2 workers, local']:.2f} times."
+        f"{engines['1 to 2 workers, local']:.2f} times." + _cpu(engines)
+    )
+
+
+def _cpu(engines: dict[str, Any]) -> str:
+    """What Ray needs of the CPU, once a call and for each case; "" where it was not measured."""
+    if "start of a cluster" not in engines:
+        return ""
+    start, ray = engines["start of a cluster"], engines["calls"]["ray, 2"]
+    once = sum(value for name, value in start.items() if name.startswith("CPU"))
+    own = sum(ray[f"CPU of {kind}, a case_s"] for kind in ("the call", "Ray's own processes"))
+    ratio = 100 * (engines["ray against local, CPU a case"] - 1)
+    return (
+        f"\n\nIn CPU seconds: once a call {once:.1f} s for a cluster that it starts (none for "
+        f"one\nthat runs), and {own:.2f} s a case outside of the workers. With the workers a case "
+        f"needs {ratio:+.1f} % on Ray."
     )
 
 

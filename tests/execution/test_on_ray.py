@@ -144,6 +144,17 @@ def test_stages_have_workers_of_their_own_and_wait_for_each_other(cluster, tmp_p
     assert most <= 3 + 4 + 3  # with the damaged one, and those whose tries ended before writing
 
 
+def test_workers_are_as_important_as_the_call():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(on_ray.NICENESS, raising=False)
+        with on_ray._equal_workers():
+            assert os.environ[on_ray.NICENESS] == "0"
+        assert on_ray.NICENESS not in os.environ
+        patch.setenv(on_ray.NICENESS, "15")  # what a user sets stays
+        with on_ray._equal_workers():
+            assert os.environ[on_ray.NICENESS] == "15"
+
+
 def test_no_items_and_what_an_engine_is(cluster):
     assert cluster.run(work, [], names=[]) == []
     for text in ("slurm", "ray:/x", "local://x", "ray://", "ray://head", "ray://a b:1"):

@@ -35,6 +35,7 @@ from .stopping import STOPPING
 
 SPOOL_BYTES = 8 << 30  # of what waits between stages, by default
 REACHED_S = 20.0  # for an answer of the cluster
+NICENESS = "RAY_worker_niceness"  # of the environment, a setting of Ray
 READERS = 4  # and as many writers, at most, for each worker with a model
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _connected(address: str) -> Iterator[Any]:
     _refuse_unreachable(address or os.environ.get("RAY_ADDRESS", ""))
     kept = {one: signal.getsignal(one) for name in STOPPING if (one := getattr(signal, name, None))}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _equal_workers():
             warnings.simplefilter("ignore")  # what Ray warns of is in its errors
             found = ray.init(
                 address=address or None,
@@ -203,6 +204,21 @@ def _connected(address: str) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _equal_workers() -> Iterator[None]:
+    """Workers of a cluster that is started in the block are as important to the system as this
+    process, as those of ``local`` are; Ray would give them 15 less, and any other program the CPU.
+    """
+    if NICENESS in os.environ:
+        yield
+        return
+    os.environ[NICENESS] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[NICENESS]
 
 
 def _refuse_unreachable(address: str) -> None:
