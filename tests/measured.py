@@ -10,7 +10,7 @@ about limits, which ``tools/coverage_limits.py`` has.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,38 +23,28 @@ EXIT = os._exit
 
 
 def listed() -> dict[str, frozenset[str]]:
-    """Test file -> its measured tests, without parameters; none for all. An error names files that
+    """Test file -> its measured tests, without parameters; none for all. An error names those that
     do not exist.
     """
     found: dict[str, set[str]] = {}
-    file = ""
+    missing = []
+    file, text = "", ""
     for line in LIST.read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):
-            found[file].add(line.strip())
+            test = line.strip()
+            found[file].add(test)
+            if f"def {test}(" not in text:
+                missing.append(f"{file}::{test}")
         elif line and not line.startswith("#"):
             file = line
             found[file] = set()
-    missing = [name for name in found if not (LIST.parents[1] / name).is_file()]
+            place = LIST.parents[1] / file
+            text = place.read_text(encoding="utf-8") if place.is_file() else ""
+            if not text:
+                missing.append(file)
     if missing:
-        raise pytest.UsageError(f"{LIST}: no such file: {', '.join(missing)}")
+        raise pytest.UsageError(f"{LIST}: not found: {', '.join(missing)}")
     return {name: frozenset(tests) for name, tests in found.items()}
-
-
-def unknown(tests: dict[str, frozenset[str]], collected: Iterable[str]) -> list[str]:
-    """The tests of the list that are not among those collected, as far as a test of their file is;
-    what is collected is ``FILE::TEST[PARAMETERS]``, and the answer ``FILE::TEST``.
-    """
-    there: dict[str, set[str]] = {}
-    for file, test in map(parts, collected):
-        there.setdefault(file, set()).add(test)
-    gone = [(file, tests.get(file, frozenset()) - known) for file, known in there.items()]
-    return sorted(f"{file}::{test}" for file, names in gone for test in names)
-
-
-def parts(name: str) -> tuple[str, str]:
-    """File and test of ``FILE::TEST[PARAMETERS]``."""
-    file, _, test = name.partition("::")
-    return file, test.partition("[")[0]
 
 
 class Measuring:
@@ -80,22 +70,14 @@ class Measuring:
         os._exit = EXIT
 
     def is_measured(self, item: pytest.Item) -> bool:
-        file, test = parts(item.nodeid)
+        file, _, test = item.nodeid.partition("::")
+        test = test.partition("[")[0]  # without parameters
         return file in self.tests and (not self.tests[file] or test in self.tests[file])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         if not self.sees_imports:
             self.pause()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
-        if any("::" in place for place in config.args):
-            return
-        if gone := unknown(self.tests, (item.nodeid for item in items)):
-            raise pytest.UsageError(f"{LIST}: no such test: {', '.join(gone)}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:

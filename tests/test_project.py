@@ -148,12 +148,10 @@ def test_measured_tests_and_their_files_exist(monkeypatch, tmp_path):
     assert measured.listed()
     monkeypatch.setattr(measured, "LIST", tmp_path / "tests" / "measured.txt")
     measured.LIST.parent.mkdir()
-    here = "tests/measured.txt"
-    measured.LIST.write_text(f"# words\n{here}\n  test_a\n  test_b\n")
-    tests = measured.listed()
-    assert tests == {here: frozenset({"test_a", "test_b"})}
-    assert measured.unknown(tests, [f"{here}::test_a[1 2]", "x::y"]) == [f"{here}::test_b"]
-    assert measured.unknown(tests, ["x::y"]) == []
-    measured.LIST.write_text(f"{here}\ntests/gone.py\n")
-    with pytest.raises(pytest.UsageError, match=r"measured.txt: no such file: tests/gone.py"):
+    here, other = "tests/measured.txt", "tests/test_other.py"
+    (tmp_path / other).write_text("def test_a(value):\n    pass\n")
+    measured.LIST.write_text(f"# words\n{here}\n{other}\n  test_a\n")
+    assert measured.listed() == {here: frozenset(), other: frozenset({"test_a"})}
+    measured.LIST.write_text(f"tests/gone.py\n{other}\n  test_a\n  test_b\n")
+    with pytest.raises(pytest.UsageError, match=rf"not found: tests/gone.py, {other}::test_b$"):
         measured.listed()
