@@ -107,3 +107,25 @@ def test_a_function_of_intensities_is_noted_and_not_applied(tmp_path):
     assert "2 times the values, and 5 more" in volume.meta["notes"][0]
     np.testing.assert_array_equal(volume.array.ravel(), [1, 2])
     assert "notes" not in files.read(tmp_path / "b.mha").meta
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("Offset = 1 1\nPosition = 2 2\n", "Offset and Position state the same with different"),
+        ("ElementSpacing = 1 1\nElementSpacing = 3 3\n", "ElementSpacing is stated twice"),
+        ("BinaryDataByteOrderMSB = maybe\n", "BinaryDataByteOrderMSB is 'maybe'"),
+    ],
+)
+def test_a_header_that_contradicts_itself(tmp_path, lines, found):
+    header = f"NDims = 2\nDimSize = 2 1\nElementType = MET_UCHAR\n{lines}ElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(header.encode() + b"\1\2")
+    with pytest.raises(FormatError, match=found):
+        files.read(tmp_path / "a.mha")
+
+
+def test_a_word_of_truth_is_known_by_its_first_letter(tmp_path):
+    header = "NDims = 2\nDimSize = 1 1\nElementType = MET_USHORT\nElementByteOrderMSB = T\n"
+    (tmp_path / "a.mha").write_bytes(f"{header}ElementDataFile = LOCAL\n".encode() + b"\1\2")
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.mha")))
+    assert files.read(tmp_path / "a.mha").array.ravel() == theirs.ravel() == [258]

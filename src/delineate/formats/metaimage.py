@@ -49,6 +49,7 @@ DTYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+COMMENT = "Comment"  # the field that may be there several times
 DATA_FILE = "ElementDataFile"  # the last field; the voxels follow it if its value is LOCAL
 
 
@@ -100,8 +101,20 @@ class _Header:
         """The first of several names of a field that the header has; else the last one."""
         return next((name for name in names if name in self.fields), names[-1])
 
-    def is_true(self, *names: str) -> bool:
-        return self.fields.get(self.first(*names), "").lower() in ("true", "1")
+    def one_of(self, *names: str) -> str:
+        """As ``first``, of names that state the same; refuses values that differ."""
+        found = {name: self.fields[name].split() for name in names if name in self.fields}
+        values = list(found.values())
+        if any(value != values[0] for value in values):
+            raise FormatError(f"{' and '.join(found)} state the same with different values")
+        return self.first(*names)
+
+    def is_true(self, *names: str, default: str = "False") -> bool:
+        """A field by its first letter, as ITK reads it."""
+        value = self.fields.get(self.first(*names), default)
+        if value[:1].lower() not in ("t", "1", "f", "0"):
+            raise FormatError(f"{names[0]} is {value[:40]!r}; allowed: True, False")
+        return value[:1].lower() in ("t", "1")
 
     def grid(self) -> Grid:
         """Origin, spacing and directions (LPS) as a grid (RAS+); a 2-D image becomes one slice, and
@@ -112,9 +125,9 @@ class _Header:
         spacing = np.array(
             self.numbers(self.first("ElementSpacing", "ElementSize"), axes, float, [1] * axes)
         )
-        origin = self.numbers(self.first("Offset", "Position", "Origin"), axes, float, [0] * axes)
+        origin = self.numbers(self.one_of("Offset", "Position", "Origin"), axes, float, [0] * axes)
         directions = self.numbers(
-            self.first("TransformMatrix", "Rotation", "Orientation"),
+            self.one_of("TransformMatrix", "Rotation", "Orientation"),
             axes**2,
             float,
             np.eye(axes).ravel().tolist(),
@@ -213,8 +226,10 @@ def _header(file: IO[bytes]) -> _Header:
         line = file.readline(MOST_OF_HEADER)
         if not line or file.tell() > MOST_OF_HEADER:
             raise FormatError(f"the header has no field {DATA_FILE} in its first bytes")
-        name, _, value = line.decode("latin-1").partition("=")
-        fields[name.strip()] = value.strip()
+        name, _, value = (part.strip() for part in line.decode("latin-1").partition("="))
+        if fields.get(name, value) != value and name != COMMENT:
+            raise FormatError(f"{name[:40]} is stated twice, with different values")
+        fields[name] = value
     return _Header(fields)
 
 
@@ -239,7 +254,7 @@ def _array(
     header: _Header, shape: tuple[int, ...], file: IO[bytes], is_local: bool
 ) -> NDArray[Any]:
     """The voxels in one file, which is at its first byte, or after the header (``is_local``)."""
-    if header.fields.get("BinaryData", "True").lower() in ("false", "0"):
+    if not header.is_true("BinaryData", default="True"):
         return read_numbers(file, shape, header.dtype)
     skipped = header.numbers("HeaderSize", 1, int, (0,))[0]
     size = os.fstat(file.fileno()).st_size

@@ -259,6 +259,9 @@ def _header(file: IO[bytes]) -> _Header:
     directions = fields.get("space directions")
     if directions is not None and len(directions) != fields["dimension"]:
         raise FormatError(f"{len(directions)} space directions for {fields['dimension']} axes")
+    for name in ("kinds", "centerings"):
+        if name in fields and len(fields[name]) != fields["dimension"]:
+            raise FormatError(f"{len(fields[name])} {name} for {fields['dimension']} axes")
     if directions is not None:
         # pynrrd gives NaN for "none".
         stated = next((one for one in lines if one.startswith("space directions:")), "")
