@@ -256,25 +256,29 @@ def _header(file: IO[bytes]) -> _Header:
             f"sizes must be at least 1, one for each of {fields['dimension']} axes, found "
             f"{fields['sizes'].tolist()}"
         )
-    directions = fields.get("space directions")
-    if directions is not None and len(directions) != fields["dimension"]:
-        raise FormatError(f"{len(directions)} space directions for {fields['dimension']} axes")
-    for name in ("kinds", "centerings"):
-        if name in fields and len(fields[name]) != fields["dimension"]:
-            raise FormatError(f"{len(fields[name])} {name} for {fields['dimension']} axes")
-    if directions is not None:
-        # pynrrd gives NaN for "none".
+    _refuse_other_counts(fields)
+    if fields.get("space directions") is not None:
         stated = next((one for one in lines if one.startswith("space directions:")), "")
-        words = _DIRECTION.findall(stated.lower())
-        if len(words) != len(directions):
-            raise FormatError(f"space directions must be vectors or 'none', found {stated[:80]!r}")
-        fields["space directions"] = [
-            None if word == "none" else vector
-            for word, vector in zip(words, directions, strict=True)
-        ]
+        fields["space directions"] = _directions(fields["space directions"], stated)
     found = _Header(fields)
     _refuse_other_spacings(found)
     return found
+
+
+def _refuse_other_counts(fields: Mapping[str, Any]) -> None:
+    """Refuse fields that have not one value for each axis."""
+    for name in ("space directions", "kinds", "centerings"):
+        values = fields.get(name)
+        if values is not None and len(values) != fields["dimension"]:
+            raise FormatError(f"{len(values)} {name} for {fields['dimension']} axes")
+
+
+def _directions(vectors: NDArray[Any], stated: str) -> list[NDArray[Any] | None]:
+    """The vectors of a line; None for "none", for which pynrrd gives NaN."""
+    words = _DIRECTION.findall(stated.lower())
+    if len(words) != len(vectors):
+        raise FormatError(f"space directions must be vectors or 'none', found {stated[:80]!r}")
+    return [None if word == "none" else vector for word, vector in zip(words, vectors, strict=True)]
 
 
 def _refuse_other_spacings(header: _Header) -> None:
