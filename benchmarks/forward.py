@@ -4,10 +4,11 @@ the same graph, and our engine as `predict` uses it.
     python benchmarks/forward.py [--before CHECKOUT] [--runs 5] [--windows 3:128 3:96 2:512]
 
 A window is DIMENSIONS:SIZE; the network for 3:128 has 31 million parameters. Each way runs in a
-process of its own, with the same weights and the same window, after a warm-up: median seconds and
-memory in addition to what is held before. Tuned is torch in channels-last memory and, where the
-processor has hardware for it, bfloat16 autocast. OpenVINO alone is one inference request with its
-default settings. With ``--before`` an earlier checkout of this project is measured too.
+process of its own, with the same weights and the same window, after a warm-up, and their runs
+alternate: median seconds and memory in addition to what is held before. Tuned is torch in
+channels-last memory and, where the processor has hardware for it, bfloat16 autocast. OpenVINO alone
+is one inference request with its default settings. With ``--before`` an earlier checkout of this
+project is measured too.
 
 The script also prints the largest difference of a probability from torch in float32, and the share
 of voxels whose most probable class is the same. The weights are random, so the network is uncertain
@@ -25,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from delineate.core.plan import Network
-from measure import checkout, child, commit, keep
+from delineate.inference.openvino import fast_precision
+from measure import Way, checkout, children_in_turns, commit, keep
 
 WIDTHS = (32, 64, 128, 256, 320, 320)
 WIDTHS_2D = (32, 64, 128, 256, 512, 512, 512, 512)
@@ -149,24 +151,26 @@ def measured(a: argparse.Namespace, dims: int, size: int) -> dict[str, Any]:
     """Every way on one window: figures, and agreement with torch in float32."""
     network = json.dumps(network_for(dims, size).model_dump(mode="json"))
     words = (network, json.dumps([size] * dims), str(a.runs))
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        reference = None
+        ways = {
+            name: Way(CODE, (*words, way, f"{folder}/{way}.npy"))
+            for name, way in WAYS.items()
+            if way != "float32" or fast_precision() != "float32"
+        }
+        if a.before:
+            ways["before"] = Way(CODE, (*words, "ours"), environment=checkout(a.before))
+        found: dict[str, dict[str, Any]] = children_in_turns(ways)
+        reference = np.load(f"{folder}/plain.npy")
         for name, way in WAYS.items():
-            if way == "float32" and found["delineate"]["precision"] == "float32":
+            if name not in ways:
                 continue
-            file = Path(folder) / "scores.npy"
-            found[name] = child(CODE, *words, way, str(file))
-            scores = np.load(file)
-            reference = scores if reference is None else reference
+            scores = np.load(f"{folder}/{way}.npy")
             found[name]["largest difference of a probability"] = round(
                 float(np.abs(scores - reference).max()), 6
             )
             found[name]["voxels of the same class"] = round(
                 float((scores.argmax(0) == reference.argmax(0)).mean()), 6
             )
-        if a.before:
-            found["before"] = child(CODE, *words, "ours", environment=checkout(a.before))
     return found
 
 

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ print(json.dumps({one.metadata["Name"].lower(): one.version for one in found}))
 """
 # Put before the code of every measured child process: it leaves the peak memory in PEAK_FILE.
 PEAK = """
-import ctypes, gc, statistics, time
+import ctypes, gc, os, statistics, time
 
 
 def measured(work, runs=5, warm=True):
@@ -55,6 +56,9 @@ def measured(work, runs=5, warm=True):
     open("/proc/self/clear_refs", "w").write("5")
     before = held("VmRSS")
     for _ in range(runs):
+        if "IN_TURNS" in os.environ:
+            print("READY", flush=True)
+            input()
         began = time.perf_counter()
         result = work()
         taken.append(time.perf_counter() - began)
@@ -77,7 +81,7 @@ def peak_mb():
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-import atexit, os
+import atexit
 
 atexit.register(lambda: open(os.environ["PEAK_FILE"], "w").write(str(peak_mb())))
 """
@@ -118,13 +122,81 @@ def child(
         if process.returncode:
             raise SystemExit(f"a measured process failed:\n{process.stderr[-3000:]}")
         peak = float(Path(file.name).read_text())
-    out = process.stdout
-    printed = (
-        json.loads(out.strip().splitlines()[-1])
-        if out.strip().startswith("{") or "\n{" in out
-        else {}
-    )
-    return {"seconds": taken, "peak_mb": peak, **printed}
+    return {"seconds": taken, "peak_mb": peak, **_printed(process.stdout)}
+
+
+def _printed(out: str) -> dict[str, float]:
+    """The JSON object in the last line; empty if there is none."""
+    lines = out.strip().splitlines()
+    return dict(json.loads(lines[-1])) if lines and lines[-1].startswith("{") else {}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do the work that is compared, a program that calls ``measured`` once. Fields are
+    the arguments of ``child``.
+    """
+
+    code: str
+    arguments: Sequence[str] = ()
+    python: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def children_in_turns(ways: Mapping[str, Way]) -> dict[str, dict[str, float]]:
+    """Programs that all exist at once and whose measured calls alternate, so that a machine that
+    becomes slower meanwhile slows all of them. Each is a process of its own, as in ``child``; only
+    one computes at a time, the others wait.
+
+    Returns:
+        name -> the entries of the JSON object that the program prints last.
+
+    Raises:
+        SystemExit: a program failed.
+    """
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for name, way in ways.items():
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            peak = stack.enter_context(tempfile.NamedTemporaryFile())
+            process = subprocess.Popen(
+                [str(way.python or sys.executable), "-c", PEAK + way.code, *way.arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | way.environment | {"PEAK_FILE": peak.name, "IN_TURNS": "1"},
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            # Not until this one has warmed up does the next one start.
+            running[name] = process, errors, _until_ready(process)
+        found: dict[str, dict[str, float]] = {}
+        while running:
+            for name, (process, errors, printed) in list(running.items()):
+                assert process.stdin is not None
+                if printed is None:
+                    with contextlib.suppress(BrokenPipeError):
+                        print(file=process.stdin, flush=True)
+                    running[name] = process, errors, _until_ready(process)
+                    continue
+                del running[name]
+                if process.wait():
+                    errors.seek(0)
+                    raise SystemExit(f"a measured process failed:\n{errors.read()[-3000:]}")
+                found[name] = _printed(printed)
+    return {name: found[name] for name in ways}
+
+
+def _until_ready(process: subprocess.Popen[str]) -> str | None:
+    """None when a program waits for its turn; what it printed since then when it has ended."""
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "READY\n":
+            return None
+        lines.append(line)
+    return "".join(lines)
 
 
 def whole_process(

@@ -7,10 +7,9 @@ nnU-Net's (its network and loss, clipping, SGD).
 
 nnU-Net's step is measured as installed (float32 on a CPU) and as an expert tunes it: bfloat16
 autocast if the processor has hardware for it, channels-last memory, and compiled if a compiler is
-there. Patch, batch and convolutions
-are the same. Each runs in a process of its own, with the same number of threads; the median of
-several steps after a warm-up counts. With ``--before`` the step of an earlier checkout of this
-project is measured too.
+there. Patch, batch and convolutions are the same. Each runs in a process of its own, with the same
+number of threads, and their steps alternate; the median of several after a warm-up counts. With
+``--before`` the step of an earlier checkout of this project is measured too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measure import absent, checkout, child, commit, keep, python_with
+from measure import Way, absent, checkout, children_in_turns, commit, keep, python_with
 
 CASES = (((40, 56, 40), 2, (32, 64, 128, 256)), ((96, 96, 96), 2, (32, 64, 128, 256, 320)))
 HEAD = """
@@ -129,14 +128,14 @@ def main() -> None:
     for case in (CASES[n - 1] for n in a.cases):
         words, here = (json.dumps(case), str(a.runs)), str(Path(__file__).parent)
         row: dict[str, Any] = {"patch": "x".join(map(str, case[0])), "batch": case[1]}
-        row["ours"] = child(HEAD + OURS, *words, here)
+        ways = {"ours": Way(HEAD + OURS, (*words, here))}
         if a.before:
             environment = checkout(a.before)
-            row["before"] = child(HEAD + OURS, *words, here, environment=environment)
+            ways["before"] = Way(HEAD + OURS, (*words, here), environment=environment)
         python = python_with("nnunetv2", a.peer)
         for way in ("as installed", "tuned") if python else ():
-            row[way] = child(HEAD + PEER, *words, way, python=python)
-        steps.append(row)
+            ways[way] = Way(HEAD + PEER, (*words, way), python=python)
+        steps.append(row | children_in_turns(ways))
     before = {"before": commit(a.before)} if a.before else {}
     missing = {"absent": absent({"nnU-Net": "nnunetv2"}, a.peer)}
     keep("step_time", {"runs": a.runs, **before, **missing, "steps": steps})
