@@ -6,6 +6,7 @@ counter just before the call.
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import functools
 import json
@@ -252,11 +253,22 @@ def summed(runs: Sequence[tuple[float, float]]) -> dict[str, Any]:
     }
 
 
-def checkout(folder: Path | None) -> dict[str, str]:
+# Every process finds compiled modules, as those of an installed package are: compiling a thousand
+# sources at every start would be most of what a small case costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+compileall.compile_dir(Path(__file__).parents[1] / "src", quiet=2)
+
+
+@functools.cache
+def checkout(folder: Path | None) -> Mapping[str, str]:
     """The environment variables with which a process of this environment runs the package of
-    another checkout; none for this one.
+    another checkout, whose modules it compiles; none for this one.
     """
-    return {} if folder is None else {"PYTHONPATH": str(folder.resolve() / "src")}
+    if folder is None:
+        return {}
+    source = folder.resolve() / "src"
+    compileall.compile_dir(source, quiet=2)
+    return {"PYTHONPATH": str(source)}
 
 
 _PEERS: set[Path] = set()  # environments that were asked for

@@ -1,12 +1,22 @@
-"""What lies far outside a body, in phantoms whose anatomy is known and in a real scan."""
+"""What lies far outside a body, in phantoms whose anatomy is known and in a real scan; boxes and
+connected components of label maps.
+"""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from delineate.cohorts.discovery.layouts import find
 from delineate.cohorts.phantom.cohort import make_scan
 from delineate.formats import files
-from delineate.preprocessing.regions import far_from_body
+from delineate.preprocessing import regions
+from delineate.preprocessing.regions import (
+    boxes,
+    component_sizes,
+    connected_components,
+    far_from_body,
+    keep_largest,
+)
 
 
 def ellipsoid(shape, centre, radii):
@@ -66,3 +76,32 @@ def test_a_real_liver_is_not_far_from_the_body(real_data):
     far = far_from_body(volume.array, -300, volume.grid.spacing_mm, 30)
     assert 0.02 < far.mean() < 0.6
     assert (volume.array[far] > -300).mean() < 0.02  # a table
+
+
+@pytest.mark.parametrize("planes", [1, 2**22])
+def test_boxes_and_components_are_those_of_scipy(monkeypatch, planes):
+    monkeypatch.setattr(regions, "SLAB_VOXELS", planes)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        shape = tuple(rng.integers(1, 9, 3))
+        labels = (rng.integers(0, 4, shape) * (rng.random(shape) < rng.random())).astype(np.uint8)
+        # As it is, as NIfTI lies in memory, and as part of a larger array.
+        for array in (labels, np.asfortranarray(labels), np.pad(labels, 1)[1:-1, 1:-1, 1:-1]):
+            found = ndimage.find_objects(array)
+            assert boxes(array) == {n: box for n, box in enumerate(found, 1) if box}
+            numbered, count = ndimage.label(array == 1, np.ones((3, 3, 3)))
+            sizes = np.bincount(numbered.ravel(), minlength=1)[1:]
+            assert sorted(component_sizes(array == 1)) == sorted(sizes)
+            kept = array.copy(order="K")
+            removed = keep_largest(kept, 1)
+            expected = array * (array != 1)
+            if count:
+                expected[numbered == 1 + sizes.argmax()] = 1
+            assert (kept == expected).all() and removed == (array != expected).sum()
+            assert connected_components(array == 1)[1] == count
+
+
+def test_of_nothing_there_are_no_boxes_and_no_components():
+    assert boxes(np.zeros((0, 3, 3), np.uint8)) == {} == boxes(np.zeros((2, 2, 2), np.int64))
+    assert not len(component_sizes(np.zeros((2, 0, 2), bool)))
+    assert keep_largest(np.zeros((2, 2, 2), np.uint8), 1) == 0

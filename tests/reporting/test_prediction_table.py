@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from delineate.reporting.prediction_table import MOST_VOLUMES, table
-
-
-def shown(cases: dict[str, dict]) -> str:
-    console = Console(width=100)
-    with console.capture() as printed:
-        console.print(table(cases))
-    return printed.get()
 
 
 def test_each_case_has_its_volumes_and_flags():
     flag = {"kind": "mirrored", "words": "the scan looks mirrored"}
-    text = shown(
+    text = table(
         {
             "a": {"volumes_ml": {"liver": 1500.25, "spleen": 0.0}, "flags": []},
             "b": {
@@ -35,5 +26,27 @@ def test_each_case_has_its_volumes_and_flags():
 def test_many_structures_are_counted():
     names = [f"region {n}" for n in range(MOST_VOLUMES + 1)]
     volumes = dict.fromkeys(names, 1.0) | {names[0]: 0.0}
-    text = shown({"a": {"volumes_ml": volumes}})
+    text = table({"a": {"volumes_ml": volumes}})
     assert f"{MOST_VOLUMES} of {MOST_VOLUMES + 1}" in text and "region" not in text
+
+
+def test_long_and_wide_names_keep_their_columns():
+    volumes = {"liver": 1500.25}
+    text = table(
+        {"病例一": {"volumes_ml": volumes}, "case " + "x" * 40: {"volumes_ml": volumes}}, 60
+    )
+    assert text.splitlines() == [
+        "                                liver,",
+        "case                                ml  flags",
+        "─────────────────────────────────────────────",
+        "病例一                            1500  –",
+        "case                              1500  –",
+        "x" * 30,
+        "x" * 10,
+    ]
+
+
+def test_words_are_broken_to_the_width():
+    note = "one " * 30
+    text = table({"a": {"notes": [note]}}, 40)
+    assert max(map(len, text.splitlines())) <= 40 and text.split().count("one") == 30

@@ -223,7 +223,11 @@ def table_width() -> int:
 
 
 def show(renderable: Any) -> None:
-    """Print a table, at most as wide as ``table_width``."""
+    """Print a table: text as it is, one of rich at most as wide as ``table_width``."""
+    if isinstance(renderable, str):
+        sys.stdout.write(f"{renderable}\n")
+        _log.info("\n%s", renderable)
+        return
     from rich.console import Console
 
     def text(**how: Any) -> str:

@@ -6,7 +6,7 @@ formats numbers that ``evaluation.comparing`` computed, and computes no statisti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +14,13 @@ from ..core.scores import OVERALL, better_is
 from ..core.words import decimals, number_text
 from ..evaluation.comparing import Comparison, lacking_words, metric_words
 from ..metrics.statistics import RESAMPLES
-from .text_table import WIDTH, Column, blocks
-
-if TYPE_CHECKING:
-    from rich.console import Group
+from .text_table import WIDTH, Column, blocks, wrapped
 
 
-def table(compared: Comparison, width: int = WIDTH) -> Group:
+def table(compared: Comparison, width: int = WIDTH) -> str:
     """A table with one row per structure and run, and each run's difference to the first run; one
     wider than ``width`` columns of text is divided into blocks.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     headings = (
         "n",
         "mean",
@@ -51,10 +45,10 @@ def table(compared: Comparison, width: int = WIDTH) -> Group:
     columns = [Column(heading, tuple(row[n] for row in rows)) for n, heading in enumerate(headings)]
     many = f"{len(compared.cases)} {compared.per}{'s' * (len(compared.cases) != 1)}"
     title = f"{metric_words(compared)} of {many} present in all runs"
-    parts: list[Any] = [Text(title, style="bold")]
+    parts = [wrapped(title, width)]
     for block in blocks(names, columns, width, range(len(runs), len(rows), len(runs))):
-        parts += [block, Text("")]
-    return Group(*parts, Text("\n".join(_caption(compared))))
+        parts += [block, ""]
+    return "\n".join([*parts, wrapped("\n".join(_caption(compared)), width)])
 
 
 def _digits(compared: Comparison) -> int | None:

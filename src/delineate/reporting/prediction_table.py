@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.words import number_text
-from .text_table import WIDTH, Column, blocks
-
-if TYPE_CHECKING:
-    from rich.console import Group
+from .text_table import WIDTH, Column, blocks, wrapped
 
 MOST_VOLUMES = 6  # structures with a column of their own; of more, those found are counted
 
 
-def table(cases: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> Group:
+def table(cases: Mapping[str, Mapping[str, Any]], width: int = WIDTH) -> str:
     """One row per case, then the sentences of the flags and the notes about how scans were read.
 
     Args:
         cases: case -> its entry of ``predictions.json``.
         width: columns of text; a wider table is divided into blocks.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     flags = {case: entry.get("flags") or () for case, entry in cases.items()}
     kinds = tuple(", ".join(flag["kind"] for flag in found) or "–" for found in flags.values())
     names = [Column("case", tuple(cases), is_name=True)]
     shown = blocks(names, [*_volumes(cases), Column("flags", kinds, is_name=True)], width)
     words = [
-        Text(f"{case}: {flag['kind']}: {flag['words']}")
+        f"{case}: {flag['kind']}: {flag['words']}"
         for case, found in flags.items()
         for flag in found
     ]
     words += [
-        Text(f"{case}: note: {note}")
+        f"{case}: note: {note}"
         for case, entry in cases.items()
         for note in entry.get("notes") or ()
     ]
-    return Group(*shown, *words)
+    return "\n".join([*shown, *(wrapped(one, width) for one in words)])
 
 
 def _volumes(cases: Mapping[str, Mapping[str, Any]]) -> list[Column]:

@@ -14,11 +14,9 @@ from ..core.errors import UsageError
 from ..core.scores import OVERALL
 from ..core.words import decimals, mean_distance, spelled
 from ..metrics.overlap import MEASURES
-from .text_table import WIDTH, Column, blocks
+from .text_table import WIDTH, Column, blocks, wrapped
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from ..evaluation.scoring import EvaluationResult
     from ..metrics.selection import MetricSelection
 
@@ -65,16 +63,13 @@ def chosen_columns(asked: Sequence[str], selection: MetricSelection) -> list[str
     return [one for name in asked if (one := found(name)) is not None]
 
 
-def table(evaluated: EvaluationResult, columns: Sequence[str] = (), width: int = WIDTH) -> Group:
+def table(evaluated: EvaluationResult, columns: Sequence[str] = (), width: int = WIDTH) -> str:
     """A table with one row per structure, then the mean over structures.
 
     Args:
         columns: see ``chosen_columns``.
         width: columns of text; a wider table is divided into blocks.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     unit = "slice" if evaluated.planar else "case"
     names, is_mean = evaluated.labels.names, len(evaluated.labels) > 1
     made = [
@@ -82,12 +77,10 @@ def table(evaluated: EvaluationResult, columns: Sequence[str] = (), width: int =
         for name in chosen_columns(columns, evaluated.chosen)
     ]
     structures = Column("structure", (*names, *([OVERALL] if is_mean else [])), is_name=True)
-    parts: list[Any] = [
-        Text(f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}", style="bold")
-    ]
+    parts = [f"{len(evaluated.cases)} {unit}{'s' * (len(evaluated.cases) != 1)}"]
     for block in blocks([structures], made, width, sections=[len(names)]):
-        parts += [block, Text("")]
-    return Group(*parts, Text(_caption(evaluated)))
+        parts += [block, ""]
+    return "\n".join([*parts, wrapped(_caption(evaluated), width)])
 
 
 def _column(evaluated: EvaluationResult, name: str, unit: str, is_mean: bool) -> Column:

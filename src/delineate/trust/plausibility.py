@@ -36,6 +36,7 @@ from ..cohorts.checks.sides import body_x, wrong_sides
 from ..core.labels import LabelSet
 from ..core.volume import Volume
 from ..core.words import joined, number_text
+from ..preprocessing.regions import bounding_box, boxes, component_sizes
 
 SCHEMA = 2
 FALSE_FLAGS = 0.01  # of good scans, about
@@ -230,19 +231,15 @@ def _intensities(channel: int, values: NDArray[np.float32], is_hu: bool) -> dict
 
 def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
     """The quantities of a scan with a label map on its grid (I, J, K)."""
-    from scipy import ndimage
-
     quantities, problems = dict(seen.quantities), dict(seen.problems)
     array = label.array
-    boxes = [] if labels.overlapping else ndimage.find_objects(array)
+    places = {} if labels.overlapping else boxes(array)
     present, components, concerned = [], {}, {}
     for structure in labels:
         # The box of a label value; of bits or of several values, that of the whole mask.
-        mine, index = boxes, structure.value - 1
+        box = places.get(structure.value)
         if labels.overlapping or structure.parts:
-            mine = ndimage.find_objects(labels.inside(array, structure).astype(np.uint8))
-            index = 0
-        box = mine[index] if index < len(mine) else None
+            box = bounding_box(labels.inside(array, structure))
         if box is None:
             continue
         name, mask = structure.name, labels.inside(array[box], structure)
@@ -271,12 +268,7 @@ def measure(seen: ScanSample, label: Volume, labels: LabelSet) -> CaseMeasures:
 
 def _components(mask: NDArray[np.bool_], voxels: int) -> int:
     """Connected components (26 neighbours) without specks."""
-    from scipy import ndimage
-
-    found, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count < 2:
-        return 1
-    sizes = np.bincount(found.ravel())[1:]
+    sizes = component_sizes(mask)
     return max(1, int((sizes >= SPECK * voxels).sum()))
 
 
@@ -410,16 +402,17 @@ def _structure_in(quantity: str) -> Sequence[str]:
 
 def _is_outside(name: str, value: float, known: Range, level: float) -> bool:
     """Whether a value is beyond all training cases and beyond the prediction interval."""
-    from scipy.stats import t
-
     rounding = 10.0 ** (1 - DIGITS) * max(1.0, abs(value))
     if known.low - rounding <= value <= known.high + rounding:
         return False
     kind = name.split()[0]
     if (kind == "components" and value < known.low) or (kind in _COSINES and value >= 0):
         return False
+    # Quick to import, unlike scipy.stats, and hardly any scan comes here.
+    from scipy.special import stdtrit
+
     least = LEAST_HU if kind == "HU" else LEAST_SHARE if kind in _SHARES else LEAST_LOG
-    reach = float(t.ppf(1 - level / 2, known.n - 1)) * max(known.std, least)
+    reach = float(stdtrit(known.n - 1, 1 - level / 2)) * max(known.std, least)
     return abs(value - known.mean) > reach * math.sqrt(1 + 1 / known.n)
 
 
