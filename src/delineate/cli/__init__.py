@@ -6,6 +6,7 @@ engine does the call (``served``).
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False  # type checkers read it as true; to import ``typing`` needs 20 ms
@@ -34,6 +35,8 @@ def main() -> None:
 
     if (done := served(sys.argv[1:])) is not None:
         _leave(done)
+    # Else pydantic searches all installed packages for plugins, which are for servers' logs.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from . import command_line
 
     code: object = 0
@@ -52,7 +55,6 @@ def _leave(code: int) -> NoReturn:
     could only hang or crash, and it takes time.
     """
     import atexit
-    import os
 
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

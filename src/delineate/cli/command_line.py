@@ -7,13 +7,16 @@ imported when they run, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.main
 
 from ..commands.options import (
     REPLACE,
@@ -156,8 +159,8 @@ def _use_defaults(context: typer.Context, given: Path | None) -> None:
     path = given or configuration.find()
     if path is None:
         return
-    commands: dict[str, Any] = context.command.commands  # type: ignore[attr-defined]
-    found = configuration.defaults(path, commands, context)
+    every: Any = typer.main.get_command(app)
+    found = configuration.defaults(path, every.commands, context)
     context.default_map = found
     context.obj = path
     for name, value in found.get(context.invoked_subcommand or "", {}).items():
@@ -384,8 +387,6 @@ def _program() -> Callable[[Sequence[str], str], int]:
     """A function that runs a command line as a process of its own does, and returns its exit code.
     What a call loads later is loaded now.
     """
-    import typer.main
-
     from ..inference import openvino
 
     for name in USED_BY_PREDICT:
@@ -944,4 +945,19 @@ def main() -> None:
     """Run the app; an error becomes one sentence and an exit code."""
     become_program()
     with exit_codes():
-        app()
+        _app_for(sys.argv[1:])()
+
+
+def _app_for(words: Sequence[str]) -> typer.Typer:
+    """The app with only the command that the first word names, if it names one: typer takes as long
+    to build all commands as a small scan takes.
+    """
+    name = typer.main.get_command_name
+    named = [
+        one
+        for one in app.registered_commands
+        if one.callback and words[:1] == [one.name or name(one.callback.__name__)]
+    ]
+    alone = copy.copy(app)
+    alone.registered_commands = named or app.registered_commands
+    return alone

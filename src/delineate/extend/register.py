@@ -200,9 +200,14 @@ class Register(Generic[P]):
             )
 
 
-@functools.cache
 def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    return tuple(metadata.entry_points(group=group))
+    return tuple(_all_entry_points().select(group=group))
+
+
+@functools.cache
+def _all_entry_points() -> metadata.EntryPoints:
+    """Those of every installed package, which are read once for all groups."""
+    return metadata.entry_points()
 
 
 @functools.cache

@@ -20,8 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,9 @@ from ..core.volume import Volume
 from . import run_lengths
 from .polygons import Points, inside_polygon
 from .raster import grid_of, mask_in_png
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
 
 ENDINGS = (".json", ".xml")
 RUN_LENGTHS = "run lengths"
@@ -526,6 +528,8 @@ def _of_xml(path: Path, masks: _Masks) -> Outlines:
     """Raises ValueError for a document with entities, InputError for one that needs too much
     memory.
     """
+    from xml.etree import ElementTree  # few outlines are XML
+
     if (size := path.stat().st_size) > MOST_BYTES:
         raise ValueError(f"has {size / 1e6:.0f} MB; up to {MOST_BYTES / 1e6:.0f} MB are read")
     text = path.read_bytes()

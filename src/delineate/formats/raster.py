@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
-from xml.etree import ElementTree
 
 import numpy as np
 from isal import isal_zlib
@@ -552,6 +551,8 @@ def _facts_of_ome(file: Any) -> _TiffFacts:
     """Sizes of pixels and names of channels, of the OME-XML schema of 2016-06; in micrometres where
     it states no unit.
     """
+    from xml.etree import ElementTree  # few pictures have one
+
     try:
         pixels = ElementTree.fromstring(file.ome_metadata).find("{*}Image/{*}Pixels")
     except (ElementTree.ParseError, ValueError) as error:
