@@ -115,11 +115,15 @@ if sys.argv[4] == "hidden":
 from delineate.commands.predict.predict import predict
 from delineate.commands.options import PredictOptions
 from delineate.core import machine
+from delineate.reporting.prediction_table import table
 is_program = sys.argv[4] == "installed"
 if is_program:
     machine.become_program()
 done = predict(sys.argv[1], [sys.argv[2]], sys.argv[3], PredictOptions())
 assert not done.failures, done.failures
+assert table({one.name: one.value for one in done.written})
+# What takes longer to import than this scan to segment.
+assert not {"rich", "scipy.ndimage", "scipy.stats"} & set(sys.modules)
 assert "torch" not in sys.modules
 # Other code in the same process may use nibabel with DICOM.
 assert ("pydicom" in sys.modules) is not is_program
