@@ -205,7 +205,7 @@ def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
 
 
 @functools.cache
-def _all_entry_points() -> metadata.EntryPoints:
+def _all_entry_points() -> Any:
     """Those of every installed package, which are read once for all groups."""
     return metadata.entry_points()
 

@@ -150,7 +150,8 @@ class _Runs:
             parts.append((rows + first * array.shape[1], starts, starts + lengths, values[kept]))
         none = np.zeros(0, np.intp)
         parts = parts or [(none, none, none, none.astype(array.dtype))]
-        return cls(*map(np.concatenate, zip(*parts, strict=True)), array.shape[1])
+        rows, starts, ends, values = (np.concatenate(one) for one in zip(*parts, strict=True))
+        return cls(rows, starts, ends, values, array.shape[1])
 
     @property
     def lines(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
