@@ -156,6 +156,13 @@ def test_other_voxel_sizes_than_those_of_the_sform_are_noted(tmp_path, grid):
     assert "by the sform; its pixdim states 9 x 9 x 9 mm" in volume.meta["notes"][0]
 
 
+def test_a_matrix_of_spm_is_noted(tmp_path, grid):
+    nib.save(nib.Spm99AnalyzeImage(np.zeros(grid.shape, np.int16), grid.affine), tmp_path / "a.img")
+    assert "may be in a.mat (SPM)" in files.read(tmp_path / "a.hdr").meta["notes"][0]
+    (tmp_path / "a.mat").unlink()
+    assert "notes" not in files.read(tmp_path / "a.img").meta
+
+
 @pytest.mark.parametrize("flag", [0, -1])
 def test_mgh_without_its_flag_has_no_place(tmp_path, grid, flag):
     data = bytearray(nib.MGHImage(np.zeros(grid.shape, np.uint8), grid.affine).to_bytes())

@@ -107,6 +107,9 @@ def read(path: str | Path) -> Volume:
     with told(path, "NIfTI, Analyze or MGH file"):
         header, kind, voxels = _header(Path(path))
         grid, meta = _geometry(header, kind)
+        place = voxels.with_name(voxels.name.removesuffix(".gz")).with_suffix(".mat")
+        if kind == "Analyze 7.5" and place.is_file():
+            _add_note(meta, f"its place in space may be in {place.name} (SPM), which is not read")
         if names := _names(header):
             meta["names"] = names
         if fields := header.get_data_dtype().names:
