@@ -58,6 +58,8 @@ CHANNEL_NAMES = {
     4: (*COLOURS, ALPHA),
 }
 WHITE, BLACK, WHITE_INDEX = (255, 255, 255), (0, 0, 0), 0
+# Of a byte, at most: a code of LZW has at least 3 bits and stands for at most 4096 pixels.
+GIF_PIXELS = 8 * 4096 // 3
 MOST_MASKS = 1 << 26  # bytes of the masks that are kept
 PNG_LEVEL = 3  # of zlib: a CT slice takes a quarter of the time of 6, and 4 % more bytes
 ORIENTATION = 274  # tag of EXIF and TIFF
@@ -332,7 +334,15 @@ def mask_in_png(content: bytes, path: str | Path, need: Callable[[int], None]) -
 
 
 def _refuse_large(image: Any, path: Path) -> None:
-    """Refuse an open image that would need too much memory; Pillow reads it afterwards."""
+    """Refuse an open image that would need too much memory, or that is larger than its data;
+    Pillow reads it afterwards.
+    """
+    held = GIF_PIXELS * path.stat().st_size
+    if image.format == "GIF" and image.width * image.height > held:
+        raise FormatError(
+            f"its header states {image.width} x {image.height} pixels, and its "
+            f"{path.stat().st_size} bytes hold {held} at most"
+        )
     nbytes = image.width * image.height * len(image.getbands()) * (4 if image.mode in "IF" else 1)
     refuse_large(nbytes, path.stat().st_size)
 
