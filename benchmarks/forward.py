@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 from delineate.core.plan import Network
-from delineate.inference.openvino import fast_precision
 from measure import Way, checkout, children_in_turns, commit, keep
 
 WIDTHS = (32, 64, 128, 256, 320, 320)
@@ -150,6 +149,9 @@ def network_for(dims: int, size: int) -> Network:
 def measured(a: argparse.Namespace, dims: int, size: int) -> dict[str, Any]:
     """Every way on one window: figures, and agreement with torch in float32."""
     network = json.dumps(network_for(dims, size).model_dump(mode="json"))
+    # Other benchmarks import this module in processes of earlier checkouts, which lack it.
+    from delineate.inference.openvino import fast_precision
+
     words = (network, json.dumps([size] * dims), str(a.runs))
     with tempfile.TemporaryDirectory() as folder:
         ways = {
