@@ -25,7 +25,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 test: install
 	$(PYTEST) -n 2 --dist loadfile -m "not rounds"
 
-# The same tests, and whether they cover enough. Only those of tests/measured.txt are measured.
+# The same tests, and whether they cover enough. Only the files of tests/measured.txt are measured.
 coverage: install
 	$(PYTEST) -n 2 --dist loadfile -m "not rounds" --cov --cov-report= -p tests.measured
 	$(BIN)/python tools/coverage_limits.py

@@ -94,7 +94,7 @@ def main() -> int:
     if failed := failures(found):
         print(*failed, sep="\n")
         print(
-            "Counted in lines and branches; `coverage report -m` shows which. Only tests in"
+            "Counted in lines and branches; `coverage report -m` shows which. Only the files in"
             " tests/measured.txt are measured."
         )
     return int(bool(failed))
