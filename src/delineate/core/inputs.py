@@ -135,29 +135,28 @@ def limit_memory(nbytes: int) -> None:
     """Limit the address space of this process to what it has now and ``nbytes``, if the system
     allows it.
     """
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
+    import psutil
 
-        import psutil
-
-        # A limit above the hard one would be refused, so the smaller of the two is set.
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        allowed = psutil.Process().memory_info().vms + nbytes
-        if hard != resource.RLIM_INFINITY:
-            allowed = min(allowed, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+    _limit("RLIMIT_AS", psutil.Process().memory_info().vms + nbytes)
 
 
 def limit_allocation(nbytes: int) -> None:
     """Limit what this process has for itself, in all, to ``nbytes``, if the system allows it. What
     it maps and shares (libraries, files, stores of objects) is not counted.
     """
+    _limit("RLIMIT_DATA", nbytes)
+
+
+def _limit(what: str, nbytes: int) -> None:
+    """Set a limit of this process by its name in ``resource``, if the system has it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        kind = getattr(resource, what)
+        # A limit above the hard one would be refused, so the smaller of the two is set.
+        hard = resource.getrlimit(kind)[1]
         allowed = nbytes if hard == resource.RLIM_INFINITY else min(nbytes, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+        resource.setrlimit(kind, (allowed, hard))
 
 
 class ChecksumError(ValueError):

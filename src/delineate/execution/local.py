@@ -405,9 +405,8 @@ class _Pool:
             return
         if outcome is None:  # it has started
             self.busy[pipe] = replace(job, since=time.perf_counter())
-        elif (
-            outcome.log and self.limits
-        ):  # unexpected, or too little memory: perhaps of one process
+        elif outcome.log and self.limits:
+            # Unexpected, or too little memory: perhaps the fault of this process.
             self._lost(pipe, job, "", outcome)
         else:
             self._send_next(pipe, job)
