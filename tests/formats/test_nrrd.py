@@ -15,6 +15,7 @@ from delineate.core.labels import LabelSet
 from delineate.core.manifest import Source
 from delineate.core.volume import Volume
 from delineate.formats import files, itk, nrrd
+from delineate.formats.label_files import read_label_file
 
 VOXELS = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4, order="F")
 BYTES = VOXELS.tobytes(order="F")
@@ -81,6 +82,9 @@ def test_flat_images_time_and_vectors_of_itk(tmp_path, shape, components):
         "spacings: 1 2 3\n",
         "spacings: 1 2 3\naxis mins: 5 6 7\n",
         "spacings: 1 2 3\naxis mins: 5 6 7\ncenterings: node node node\n",
+        "spacings: 1 2 3\naxismins: 5 6 7\ncenters: node node node\n",
+        "space: LPS\n" + OBLIQUE.replace("space directions", "spacedirections"),
+        "spacings:=1 2 3\nkinds:=vector domain domain\ntype:=float\nkey:=1\nkey:=1\n",
         "spacings: nan nan 3\nthicknesses: nan nan 2\n",
         "# a comment: x\ncontent: a: b\nkey:=one:=two\nSegment0_Name:=Léber\\nx\n",
         'kinds: space space space\nunits: "mm" "mm" "mm"\n',
@@ -206,6 +210,9 @@ def test_detached_headers_name_several_files(tmp_path, line):
         (COMPLEX, BYTES * 2, "complex"),
         (RAW.replace("3\nsizes: 6", "5\nsizes: 2 2 6"), BYTES * 4, "5 axes"),
         (RAW + "content: a\ncontent: b\n", BYTES, "Duplicate header field"),
+        (RAW + "spacings: 1 2\n", BYTES, "2 spacings for 3 axes"),
+        (RAW + "key:=1\nkey:=2\n", BYTES, "'key' is stated twice"),
+        (AXES + "encoding: gzip\nbyte skip: -1\n", gzip.compress(BYTES), "of packed voxels"),
         (RAW + 'spacings: 1 2 3\nunits: "mm" "s" "mm"\n', BYTES, "lengths in 's'; allowed: mm"),
     ],
 )
@@ -264,6 +271,12 @@ def test_axes_of_values_without_the_kinds_of_itk(tmp_path, sizes, lines, shape):
     [
         "kinds: vector domain domain\nspace directions: (1,0,0) (0,1,0) none\n",
         "space directions: (1,0,0) (0,1,0) (0,0,1)\nspacings: 2 2 2\n",
+        OBLIQUE + 'units: "um" "um" "um"\n',
+        OBLIQUE + "axis mins: 1 2 3\n",
+        OBLIQUE + "space dimension: 2\n",
+        OBLIQUE + 'space units: "cm" "cm"\n',
+        OBLIQUE.replace("(1,2,3)", "(1,2)"),
+        "kinds: domain domain 3-vector\n",
     ],
 )
 def test_headers_that_contradict_themselves(tmp_path, lines):
@@ -276,3 +289,43 @@ def test_what_is_stated_and_not_applied_is_noted(tmp_path):
     path = made(tmp_path / "a.nrrd", RAW + "old min: 0\noldmax: 10\nsample units: HU\n")
     scale, unit = files.read(path).meta["notes"]
     assert "0.0 to 10.0" in scale and "'HU'" in unit
+
+
+TENSORS = RAW.replace("3\nsizes: 6", "4\nsizes: 3 2") + (
+    "space: LPS\nspace directions: none (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("kinds: vector space space space\n", []),
+        ("kinds: list space space space\nmin: 0\nmax: 119\nthicknesses: nan 1 1 2\n", []),
+        ("min: 0\nmax: 100\n", ["values from 0 to 100 (min, max); they are 0 to 119"]),
+        ("spacing: 1 2 3\n", ["no fields of NRRD and are not read: spacing"]),
+        ("kinds: HSV-color space space space\n", ["of the kind 'hsv-color'"]),
+        ("measurement frame: (1,0,0) (0,1,0) (0,0,1)\n", []),
+        ("measurement frame: (0,1,0) (1,0,0) (0,0,1)\n", ["axes of their own (measurement frame)"]),
+        ("modality:=DWMRI\nDWMRI_b-value:=1000\n", ["its channels are diffusion-weighted"]),
+    ],
+)
+def test_what_is_stated_of_values_and_not_read_is_noted(tmp_path, lines, found):
+    path = made(tmp_path / "a.nrrd", TENSORS + lines, VOXELS.tobytes(order="F"))
+    notes = files.read(path).meta.get("notes", [])
+    assert len(notes) == len(found) and all(a in b for a, b in zip(found, notes, strict=True))
+
+
+def test_a_place_needs_an_origin(tmp_path):
+    path = made(tmp_path / "a.nrrd", RAW + "space: LPS\n" + OBLIQUE.splitlines()[0] + "\n")
+    assert files.read(path).meta["place_known"] is False
+
+
+def test_segments_of_early_slicer_have_neither_value_nor_layer(tmp_path):
+    lines = TENSORS.replace("sizes: 3 2 5 4", "sizes: 2 3 5 4") + "kinds: list space space space\n"
+    pairs = "Segment0_ID:=a\nSegment0_Name:=liver\nSegment1_ID:=b\nSegment1_Name:=spleen\n"
+    layers = np.zeros((2, 3, 5, 4), np.int16, order="F")
+    layers[0, 0], layers[1, 1:] = 1, 1
+    path = made(tmp_path / "a.seg.nrrd", lines + pairs, layers.tobytes(order="F"))
+    volume = read_label_file(path)
+    assert volume.meta["names"] == {1: "liver", 2: "spleen"}
+    np.testing.assert_array_equal(volume.array, layers[0] + 2 * layers[1])

@@ -142,6 +142,26 @@ def stated_mm(unit: str) -> float:
     return found
 
 
+def other_range(low: float, high: float, array: NDArray[Any], names: str) -> str:
+    """A note on values beyond the ``low`` and ``high`` that a header states (NaN: it states none)
+    in the fields ``names``; "" if there are none.
+    """
+    if math.isnan(low) and math.isnan(high):
+        return ""
+    # Of numbers that a header rounds, the sixth digit may differ.
+    least, most = (float(pick.reduce(array, axis=None)) for pick in (np.fmin, np.fmax))
+    slack = 1e-5 * max(abs(least), abs(most))
+    if not (least < low - slack or most > high + slack):
+        return ""
+    stated = (
+        f"{'?' if math.isnan(low) else f'{low:g}'} to {'?' if math.isnan(high) else f'{high:g}'}"
+    )
+    return (
+        f"its header states values from {stated} ({names}); they are {least:g} to {most:g}, so the "
+        "header is that of other values, or the values are damaged"
+    )
+
+
 def stem(path: str | Path) -> str:
     """Return the file name without its image ending (``scan.nii.gz`` -> ``scan``); unknown endings
     stay.

@@ -25,11 +25,18 @@ from ..extras import require_extra
 from .disk import smallest_labels
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+MODALITIES = {
+    **{name: name for name in ("CT", "MR", "NM", "US", "PT")},
+    **{"PET": "PT", "MRI": "MR", "OTHER": "", "UNKNOWN": "", "": ""},
+}
 MOST_OF_HEADER = 1 << 20  # bytes; lists of slices are long
 _ESCAPED = re.compile(r"\\u\{([0-9a-f]{1,5})\}")
 _IMAGE = re.compile(rb"ObjectType[ \t]*=[ \t]*Image\b")
 MOST_FILES = 1 << 16  # with the slices of one volume
 MOST_OF_NAME = 4096  # characters of a field that ITK reads again
+_PATTERN = re.compile(r"[^%]*%0?\d{0,2}[diu][^%]*")  # of the names of numbered files
+_WHOLE = re.compile(r"[+-]?\d{1,9}")
+_SIZES = re.compile(r"(?m)^[ \t]*DimSize[ \t]*=.*?(\d{1,9})[ \t]*\r?$")
 _DATA_FILE = re.compile(
     r"(?im)^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)[ \t]*(.+?)[ \t]*\r?$"
 )
@@ -58,7 +65,7 @@ def kind_of(head: bytes) -> str:
 
 
 def from_image(image: Any, source: str = "") -> Volume:
-    """The volume of a SimpleITK image; unit "a.u.", modality "".
+    """The volume of a SimpleITK image; unit "a.u.", modality as it states, else "".
 
     Args:
         image: two or three spatial axes, and channels as components or as a fourth axis.
@@ -82,9 +89,11 @@ def from_image(image: Any, source: str = "") -> Volume:
     # SimpleITK arrays are (z, y, x): reverse the spatial axes.
     channels = channels.transpose(0, *range(channels.ndim - 1, 0, -1))  # (C, x, y[, z])
     channels = channels[..., None] if channels.ndim == 3 else channels
-    meta: dict[str, Any] = {"modality": "", "patient": "", "spacing_known": True}
+    keys = image.GetMetaDataKeys()
+    modality = modality_of(image.GetMetaData("Modality")) if "Modality" in keys else ""
+    meta: dict[str, Any] = {"modality": modality or "", "patient": "", "spacing_known": True}
     # Names and colours of segments, as other viewers write them, are kept as they are.
-    if names := segment_fields({key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}):
+    if names := segment_fields({key: image.GetMetaData(key) for key in keys}):
         meta["segments"] = names
     return Volume(
         channels[0] if len(channels) == 1 else channels,
@@ -92,6 +101,16 @@ def from_image(image: Any, source: str = "") -> Volume:
         source=source,
         meta=meta,
     )
+
+
+def modality_of(word: str) -> str | None:
+    """The modality of MetaImage's word, such as ``MET_MOD_CT``: "" if it states none; None if it is
+    not known.
+
+    >>> modality_of("MET_MOD_MR"), modality_of("MET_MOD_OTHER"), modality_of("slow")
+    ('MR', '', None)
+    """
+    return MODALITIES.get(word.strip().upper().removeprefix("MET_MOD_"))
 
 
 def segment_fields(fields: Mapping[str, str]) -> dict[str, str]:
@@ -120,19 +139,51 @@ def data_files(path: Path) -> list[Path]:
     if found is None or found[1].upper() == "LOCAL":
         return []
     # MetaImage has three forms: LIST with one name per line, a printf pattern with first, last and
-    # step, or a plain name.
+    # step, or a plain name. What a pattern does not state is one file for each slice, from 1 on.
     words = found[1].split()
     if words[0].upper() == "LIST":
         names = [line.strip() for line in text[found.end() :].splitlines() if line.strip()]
-    elif "%" in words[0] and len(words) >= 4:
-        first, last, step = (int(word) for word in words[1:4])
-        numbers = range(first, last + 1, step or 1)
+    elif _PATTERN.fullmatch(words[0]) and all(_WHOLE.fullmatch(word) for word in words[1:]):
+        first = int(words[1]) if len(words) > 1 else 1
+        last = int(words[2]) if len(words) > 2 else first + _slices(text) - 1
+        step = (int(words[3]) if len(words) > 3 else 1) or 1
+        numbers = range(first, last + (1 if step > 0 else -1), step)
         if len(numbers) > MOST_FILES:
             raise FormatError(f"{len(numbers)} data files; allowed are {MOST_FILES}", path=path)
         names = [words[0] % number for number in numbers]
     else:
         names = [found[1]]
     return [path.parent / name for name in names]
+
+
+def _slices(header: str) -> int:
+    """The size of the slowest axis of a MetaImage header."""
+    found = _SIZES.search(header)
+    return int(found[1]) if found else 1
+
+
+def shape_of_one(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape of the voxels in each of ``count`` files that divide the slowest axes between them.
+
+    Raises:
+        FormatError: they cannot.
+
+    >>> shape_of_one((5, 4, 6), 2), shape_of_one((5, 4, 6, 2), 12)
+    ((5, 4, 3), (5, 4, 1))
+    """
+    rest, left = shape, count
+    while rest and left > rest[-1] and left % rest[-1] == 0:
+        rest, left = rest[:-1], left // rest[-1]
+    if not rest or rest[-1] % left:
+        raise FormatError(f"{count} data files cannot share {shape[-1]} slices")
+    return (*rest[:-1], rest[-1] // left)
+
+
+def joined(parts: list[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The voxels of several files (``shape_of_one``), the slowest axis last."""
+    if len(parts) == 1:
+        return parts[0].reshape(shape, order="F")
+    return np.concatenate([part.ravel(order="F") for part in parts]).reshape(shape, order="F")
 
 
 def _grid(image: Any, dimension: int) -> Grid:

@@ -280,10 +280,20 @@ def segments_of(fields: Mapping[str, str]) -> list[Segment]:
     for key, value in fields.items():
         if match := _KEY.match(key):
             table.setdefault(int(match[1]), {})[match[2]] = str(value)
-    return [
-        Segment(fields["Name"], int(fields["LabelValue"]), int(fields.get("Layer", 0)))
+    named = [
+        fields
         for _, fields in sorted(table.items())
-        if "Name" in fields and fields.get("LabelValue", "").isdigit()
+        if "Name" in fields and fields.get("LabelValue", "1").isdigit()
+    ]
+    # Slicer 4.10 and before wrote one layer for each segment, and neither layer nor value.
+    is_early = len(named) > 1 and not any({"LabelValue", "Layer"} & set(one) for one in named)
+    return [
+        Segment(
+            fields["Name"],
+            int(fields.get("LabelValue", 1)),
+            int(fields.get("Layer", n if is_early else 0)),
+        )
+        for n, fields in enumerate(named)
     ]
 
 

@@ -27,13 +27,22 @@ from .disk import (
     GZIP_MAGIC,
     Inflated,
     opened_part,
+    other_range,
     read_array,
     read_numbers,
     skip,
     stated_mm,
     told,
 )
-from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files, segment_fields
+from .itk import (
+    LPS_TO_RAS,
+    MOST_OF_HEADER,
+    data_files,
+    joined,
+    modality_of,
+    segment_fields,
+    shape_of_one,
+)
 
 DTYPES = {
     "MET_CHAR": "i1",
@@ -49,6 +58,24 @@ DTYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+# What names the position and the directions: each means the same.
+POSITION = ("Offset", "Position", "Origin", "ImagePosition")
+DIRECTIONS = ("TransformMatrix", "Rotation", "Orientation")
+ORDER = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+SPACING = ("ElementSpacing", "ElementSize")  # the distance of voxels, else their size
+# Where an axis begins, by its letter of AnatomicalOrientation -> its direction (LPS).
+BEGINS = {
+    **{"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0)},
+    **{"P": (0, -1, 0), "I": (0, 0, 1), "S": (0, 0, -1)},
+}
+OPPOSITE = str.maketrans("RLAPIS", "LRPASI")
+SAME_AXIS = 0.25  # least cosine of an axis and its letter; ITK names an oblique one by the nearest
+# Other names that are read here; ITK also knows them in these letters only.
+NAMES = (
+    *("ObjectType", "NDims", "DimSize", "ElementNumberOfChannels", "ElementType", "HeaderSize"),
+    *("BinaryData", "CompressedData", "CompressedDataSize", "DistanceUnits", "Modality"),
+    *("AnatomicalOrientation", "CenterOfRotation", "ElementMin", "ElementMax"),
+)
 COMMENT = "Comment"  # the field that may be there several times
 DATA_FILE = "ElementDataFile"  # the last field; the voxels follow it if its value is LOCAL
 
@@ -79,7 +106,10 @@ class _Header:
         kind = fields.get("ElementType", "")
         if kind not in DTYPES:
             raise FormatError(f"voxels of type {kind!r}; allowed: {', '.join(DTYPES)}")
-        order = ">" if self.is_true("BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<"
+        stated = {self.is_true(name) for name in ORDER if name in fields}
+        if len(stated) > 1:
+            raise FormatError(f"{' and '.join(ORDER)} state two byte orders")
+        order = ">" if stated == {True} else "<"
         self.dtype = np.dtype(order + DTYPES[kind])
 
     def numbers(
@@ -109,11 +139,11 @@ class _Header:
             raise FormatError(f"{' and '.join(found)} state the same with different values")
         return self.first(*names)
 
-    def is_true(self, *names: str, default: str = "False") -> bool:
+    def is_true(self, name: str, default: str = "False") -> bool:
         """A field by its first letter, as ITK reads it."""
-        value = self.fields.get(self.first(*names), default)
+        value = self.fields.get(name, default)
         if value[:1].lower() not in ("t", "1", "f", "0"):
-            raise FormatError(f"{names[0]} is {value[:40]!r}; allowed: True, False")
+            raise FormatError(f"{name} is {value[:40]!r}; allowed: True, False")
         return value[:1].lower() in ("t", "1")
 
     def grid(self) -> Grid:
@@ -122,12 +152,10 @@ class _Header:
         """
         axes = len(self.sizes)
         space = min(axes, 3)
-        spacing = np.array(
-            self.numbers(self.first("ElementSpacing", "ElementSize"), axes, float, [1] * axes)
-        )
-        origin = self.numbers(self.one_of("Offset", "Position", "Origin"), axes, float, [0] * axes)
+        spacing = np.array(self.numbers(self.first(*SPACING), axes, float, [1] * axes))
+        origin = self.numbers(self.one_of(*POSITION), axes, float, [0] * axes)
         directions = self.numbers(
-            self.one_of("TransformMatrix", "Rotation", "Orientation"),
+            self.one_of(*DIRECTIONS),
             axes**2,
             float,
             np.eye(axes).ravel().tolist(),
@@ -147,22 +175,82 @@ class _Header:
         affine[:3] *= stated_mm(self.fields.get("DistanceUnits", ""))
         return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
 
-    def notes(self) -> list[str]:
-        """What the header states about the values and is not applied, as in ITK."""
+    def notes(self, grid: Grid, array: NDArray[Any]) -> list[str]:
+        """What the header states of these voxels and is not applied, as in ITK."""
+        found = (
+            self._of_intensities(),
+            self._of_axes(grid),
+            self._of_centre(grid),
+            self._of_range(array),
+            self._of_names(),
+        )
+        return [note for note in found if note]
+
+    def _of_intensities(self) -> str:
         slope, intercept = (
             self.numbers(f"ElementToIntensityFunction{name}", 1, float, (default,))[0]
             for name, default in (("Slope", 1), ("Offset", 0))
         )
         if (slope, intercept) in ((1, 0), (0, 0)):
-            return []
-        return [
+            return ""
+        return (
             f"its header states that intensities are {slope:g} times the values, and {intercept:g} "
             "more (ElementToIntensityFunction); the values are read as they are stored, as by ITK"
+        )
+
+    def _of_axes(self, grid: Grid) -> str:
+        """AnatomicalOrientation names where each axis begins; ITK writes and ignores it."""
+        stated = (
+            self.fields.get("AnatomicalOrientation", "").strip().upper()[: min(len(self.sizes), 3)]
+        )
+        columns = (LPS_TO_RAS @ grid.affine[:3, :3] / np.array(grid.spacing_mm)).T
+        cosines = [
+            float(np.dot(BEGINS[letter], column)) if letter in BEGINS else 1.0
+            for letter, column in zip(stated, columns, strict=False)
         ]
+        if min(cosines, default=1.0) >= SAME_AXIS:
+            return ""
+        found = next((name for name in DIRECTIONS if name in self.fields), "")
+        begins = grid.codes.translate(OPPOSITE)[: len(stated)]
+        return (
+            f"its header states that the axes begin at {stated} (AnatomicalOrientation); they are "
+            f"read as {begins}, "
+            + (f"which {found} states" if found else "as by ITK, since no TransformMatrix is there")
+        )
+
+    def _of_centre(self, grid: Grid) -> str:
+        """CenterOfRotation would move a turned image; ITK ignores it."""
+        centre = self.fields.get("CenterOfRotation", "").split()
+        is_turned = any(name in self.fields for name in DIRECTIONS) and not np.allclose(
+            LPS_TO_RAS @ grid.affine[:3, :3], np.diag(grid.spacing_mm)
+        )
+        if not is_turned or not any(word.strip("+-0.") for word in centre):
+            return ""
+        return (
+            f"its header states a CenterOfRotation of {' '.join(centre)[:80]}, which is not "
+            "applied: the position of the first voxel is the one that is stated, as by ITK"
+        )
+
+    def _of_range(self, array: NDArray[Any]) -> str:
+        """ElementMin and ElementMax of these voxels; 0 and 0 mean nothing (MetaIO's default)."""
+        low, high = (
+            self.numbers(f"Element{name}", 1, float, (np.nan,))[0] for name in ("Min", "Max")
+        )
+        return "" if low == high == 0 else other_range(low, high, array, "ElementMin, ElementMax")
+
+    def _of_names(self) -> str:
+        """A field whose name has other capital letters is none of ITK's."""
+        known = (*POSITION, *DIRECTIONS, *ORDER, *SPACING, *NAMES)
+        small = {name.lower(): name for name in known}
+        odd = [name for name in self.fields if name not in known and name.lower() in small]
+        if not odd:
+            return ""
+        meant = ", ".join(small[name.lower()] for name in odd)
+        return f"its header has {', '.join(odd)}, which is not read: it is no {meant}"
 
 
 def read(path: str | Path) -> Volume:
-    """Read the volume in ``path``; unit "a.u.", modality "".
+    """Read the volume in ``path``; unit "a.u.", modality as it states (``Modality``), else "".
 
     Raises:
         FormatError: truncated, damaged, or more than four axes.
@@ -178,10 +266,15 @@ def read(path: str | Path) -> Volume:
     # Components come first in memory, a fourth axis last.
     channels = np.moveaxis(array, 3, 0) if len(header.sizes) == 4 else array
     channels = channels[..., None] if len(header.sizes) == 2 else channels
-    is_known = not {"ElementSpacing", "ElementSize"}.isdisjoint(header.fields)
+    is_known = not set(SPACING).isdisjoint(header.fields)
     known = {"spacing_known": is_known, "place_known": is_known}
-    meta: dict[str, Any] = {"modality": "", "patient": "", **known}
-    if notes := header.notes():
+    modality, notes = modality_of(header.fields.get("Modality", "")), header.notes(grid, array)
+    if modality is None:
+        notes.append(
+            f"its header states the modality {header.fields['Modality'][:40]!r}, which is not known"
+        )
+    meta: dict[str, Any] = {"modality": modality or "", "patient": "", **known}
+    if notes:
         meta["notes"] = notes
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := segment_fields(header.fields):
@@ -239,28 +332,32 @@ def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
     files = data_files(path)
     if not files:
         return _array(header, shape, file, header.fields[DATA_FILE].upper() == "LOCAL")
-    # Several files divide the slowest axis between them.
-    slices, rest = divmod(shape[-1], len(files))
-    if rest:
-        raise FormatError(f"{len(files)} data files cannot share {shape[-1]} slices")
-    parts = []
-    for one in files:
-        with opened_part(one) as part:
-            parts.append(_array(header, (*shape[:-1], slices), part, False))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    one, parts = shape_of_one(shape, len(files)), []
+    for name in files:
+        with opened_part(name) as part:
+            parts.append(_array(header, one, part, False))
+    return joined(parts, shape)
 
 
 def _array(
     header: _Header, shape: tuple[int, ...], file: IO[bytes], is_local: bool
 ) -> NDArray[Any]:
     """The voxels in one file, which is at its first byte, or after the header (``is_local``)."""
-    if not header.is_true("BinaryData", default="True"):
-        return read_numbers(file, shape, header.dtype)
+    is_packed = header.is_true("CompressedData")
     skipped = header.numbers("HeaderSize", 1, int, (0,))[0]
     size = os.fstat(file.fileno()).st_size
-    if skipped < -1 or (is_local and skipped > 0):
-        raise FormatError(f"HeaderSize {skipped}; allowed: -1 or more, and 0 after a header")
-    if header.is_true("CompressedData"):
+    if skipped < -1 or (is_local and skipped > 0) or (is_packed and skipped < 0):
+        raise FormatError(
+            f"HeaderSize {skipped}; allowed: 0 or more of a data file, 0 after a header, and -1 "
+            "(the voxels end the file) unless they are compressed"
+        )
+    if not header.is_true("BinaryData", default="True"):
+        if is_packed:
+            raise FormatError("CompressedData of numbers that are written as text")
+        skip(file, max(skipped, 0))
+        return read_numbers(file, shape, header.dtype)
+    if is_packed:
+        skip(file, skipped)
         packed = header.numbers("CompressedDataSize", 1, float, (0,))[0]
         if packed > size:
             raise FormatError(f"truncated: {packed:.0f} compressed bytes are stated, it has {size}")

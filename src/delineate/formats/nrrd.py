@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,9 @@ from ..core.labels import LabelSet
 from ..core.volume import Volume
 from .disk import (
     gzip_into,
+    mm_of,
     opened_part,
+    other_range,
     read_array,
     read_numbers,
     skip,
@@ -36,7 +38,7 @@ from .disk import (
     told,
     unpacked,
 )
-from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files
+from .itk import LPS_TO_RAS, MOST_OF_HEADER, data_files, joined, shape_of_one
 from .raster import CHANNEL_NAMES
 
 # Space -> factors that turn its coordinates into RAS+; a space without names of directions is read
@@ -55,19 +57,52 @@ SHORT = {
     "ras": "right-anterior-superior",
     "las": "left-anterior-superior",
 }
+DATA_FILE = "data file"
+# The fields of NRRD 5; a name may be written without its spaces, and two have another name.
+FIELDS = (
+    *("content", "number", "type", "block size", "dimension", "space", "space dimension", "sizes"),
+    *("spacings", "thicknesses", "axis mins", "axis maxs", "space directions", "centerings"),
+    *("kinds", "labels", "units", "min", "max", "old min", "old max", "endian", "encoding"),
+    *("line skip", "byte skip", "sample units", "space units", "space origin"),
+    *("measurement frame", DATA_FILE),
+)
+NAMES = {
+    **{name.replace(" ", ""): name for name in FIELDS},
+    **{name: name for name in FIELDS},
+    **{"centers": "centerings", "dim": "dimension"},
+}
+# Fields with one value for each axis.
+OF_AXES = (
+    *("spacings", "thicknesses", "axis mins", "axis maxs", "space directions", "centerings"),
+    *("kinds", "labels", "units"),
+)
 # Kinds of axes with independent positions; all others hold several values of one voxel.
-DATA_FILE = ("data file", "datafile")  # a field's two spellings
 COLOUR_KINDS = ("rgb-color", "rgba-color", "3-color", "4-color")
 DOMAIN_KINDS = ("domain", "space", "none", "???")
+PLAIN_KINDS = ("list", "vector", "time", "scalar", "stub", "point", *COLOUR_KINDS)
+SIZES = {  # of kinds whose names state it
+    **{"scalar": 1, "stub": 1, "complex": 2, "rgb-color": 3, "rgba-color": 4, "hsv-color": 3},
+    **{"xyz-color": 3, "quaternion": 4, "2d-symmetric-matrix": 3, "2d-masked-symmetric-matrix": 4},
+    **{"2d-matrix": 4, "2d-masked-matrix": 5, "3d-symmetric-matrix": 6, "3d-matrix": 9},
+    **{"3d-masked-symmetric-matrix": 7, "3d-masked-matrix": 10},
+    **{f"{n}-{name}": n for n in (2, 3, 4) for name in ("vector", "color", "gradient", "normal")},
+}
 SAME_SPACING = 0.01  # relative difference of spacings that state the same twice
 _DIRECTION = re.compile(r"none|\([^)]*\)")
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The fields of a header, as pynrrd parses them."""
+    """The fields of a header, as pynrrd parses them, by their names in ``FIELDS``.
+
+    Args:
+        pairs: key -> value, which are no fields, even where a key is the name of one.
+        unknown: fields that NRRD does not have.
+    """
 
     fields: dict[str, Any]
+    pairs: dict[str, str]
+    unknown: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -109,10 +144,7 @@ class _Header:
     @property
     def skipped(self) -> tuple[int, int]:
         """Lines and bytes before the first voxel; -1 bytes: the voxels end the file."""
-        lines, nbytes = (
-            int(self.fields.get(f"{word} skip", self.fields.get(f"{word}skip", 0)))
-            for word in ("line", "byte")
-        )
+        lines, nbytes = (int(self.fields.get(f"{word} skip", 0)) for word in ("line", "byte"))
         if lines < 0 or nbytes < -1:
             raise FormatError(f"{lines} lines and {nbytes} bytes to skip; at least 0, or -1 bytes")
         return lines, nbytes
@@ -170,7 +202,7 @@ def read(path: str | Path) -> Volume:
     channels = array[None] if axis is None else np.moveaxis(array, axis, 0)
     channels = channels[..., None] if channels.ndim == 3 else channels
     meta: dict[str, Any] = {"modality": "", "patient": "", **known}
-    if notes := _notes(header):
+    if notes := _notes(header, array):
         meta["notes"] = notes
     # Names and colours of segments, as other viewers write them, are kept as they are.
     if names := _segment_fields(header):
@@ -188,15 +220,14 @@ def read_segments(path: str | Path) -> dict[str, str]:
 
 
 def _segment_fields(header: _Header) -> dict[str, str]:
-    return {k: _unescaped(v) for k, v in header.fields.items() if k.startswith("Segment")}
+    return {k: _unescaped(v) for k, v in header.pairs.items() if k.startswith("Segment")}
 
 
-def _notes(header: _Header) -> list[str]:
+def _notes(header: _Header, array: NDArray[Any]) -> list[str]:
     """What the header states about the values and is not applied, as other readers do not."""
 
     def stated(field: str) -> str:
-        found = header.fields.get(field, header.fields.get(field.replace(" ", ""), ""))
-        return str(found).strip('" ')
+        return str(header.fields.get(field, "")).strip('" ')
 
     low, high, unit = stated("old min"), stated("old max"), stated("sample units")
     notes = []
@@ -207,6 +238,36 @@ def _notes(header: _Header) -> list[str]:
         )
     if unit:
         notes.append(f"its header states the unit {unit!r} of its values, which is not read")
+    least, most = (float(header.fields.get(name, math.nan)) for name in ("min", "max"))
+    if found := other_range(least, most, array, "min, max"):
+        notes.append(found)
+    if header.unknown:
+        words = ", ".join(header.unknown)[:200]
+        notes.append(f"its header has lines that are no fields of NRRD and are not read: {words}")
+    return notes + _notes_of_channels(header)
+
+
+def _notes_of_channels(header: _Header) -> list[str]:
+    """What the values of one voxel are, where they are no plain numbers."""
+    axis, notes = header.channel_axis, []
+    if axis is None:
+        return []
+    kind = str(header.fields.get("kinds", ["???"] * (axis + 1))[axis]).lower()
+    if kind not in (*PLAIN_KINDS, *DOMAIN_KINDS) and not kind.endswith("-vector"):
+        notes.append(
+            f"its header states that the values of a voxel are of the kind {kind!r}; they are read "
+            "as channels, as they are stored"
+        )
+    frame = header.fields.get("measurement frame")
+    if frame is not None and not np.array_equal(np.nan_to_num(frame), np.eye(*np.shape(frame))):
+        notes.append(
+            "its header states that vectors have axes of their own (measurement frame); the "
+            "channels are read as they are stored"
+        )
+    if "DWMRI_b-value" in header.pairs or header.pairs.get("modality", "").strip() == "DWMRI":
+        notes.append(
+            "its channels are diffusion-weighted (DWMRI); directions and b-values are not read"
+        )
     return notes
 
 
@@ -233,24 +294,14 @@ def _header(file: IO[bytes]) -> _Header:
     """Parse the header up to its empty line; the next byte of ``file`` is the first after it."""
     import nrrd
 
-    lines, nbytes = [], 0
-    while line := file.readline(MOST_OF_HEADER):
-        nbytes += len(line)
-        text = line.decode("utf-8", errors="replace").rstrip()
-        # pynrrd knows the names of fields in small letters only, as nearly all files have them.
-        name, colon, value = text.partition(":")
-        lines.append(text if value.startswith("=") else f"{name.lower()}{colon}{value}")
-        # After LIST, the rest of the header is names of files.
-        if not text or (name.lower() in DATA_FILE and value.split()[:1] == ["LIST"]):
-            break
-        if nbytes > MOST_OF_HEADER:
-            raise FormatError(f"the header has more than {MOST_OF_HEADER} bytes")
-    lines[0] = lines[0].upper()
+    lines, pairs, unknown = _lines(file)
     fields = dict(nrrd.read_header(iter(lines)))
     for needed in ("type", "dimension", "sizes", "encoding"):
         if needed not in fields:
             raise FormatError(f"the header has no field {needed!r}")
-    fields["encoding"] = str(fields["encoding"]).lower()
+    for word in ("type", "encoding", "endian"):
+        if word in fields:
+            fields[word] = str(fields[word]).lower()
     if len(fields["sizes"]) != fields["dimension"] or min(fields["sizes"]) < 1:
         raise FormatError(
             f"sizes must be at least 1, one for each of {fields['dimension']} axes, found "
@@ -260,17 +311,94 @@ def _header(file: IO[bytes]) -> _Header:
     if fields.get("space directions") is not None:
         stated = next((one for one in lines if one.startswith("space directions:")), "")
         fields["space directions"] = _directions(fields["space directions"], stated)
-    found = _Header(fields)
+    found = _Header(fields, pairs, unknown)
+    _refuse_other_spaces(found)
     _refuse_other_spacings(found)
     return found
 
 
+def _lines(file: IO[bytes]) -> tuple[list[str], dict[str, str], tuple[str, ...]]:
+    """The lines of a header with its fields by their names in ``FIELDS``, its pairs of key and
+    value, and the fields that are unknown.
+    """
+    lines: list[str] = []
+    pairs: dict[str, str] = {}
+    unknown, nbytes = [], 0
+    while line := file.readline(MOST_OF_HEADER):
+        nbytes += len(line)
+        text = line.decode("utf-8", errors="replace").rstrip()
+        name, colon, value = text.partition(":")
+        field = NAMES.get(name.strip().lower(), name)
+        if not lines or not colon or text.startswith("#"):
+            lines.append(text)
+        elif value.startswith("="):
+            if pairs.setdefault(name.strip(), value[1:].strip()) != value[1:].strip():
+                raise FormatError(f"the key {name[:80]!r} is stated twice, with different values")
+        elif field in FIELDS:
+            lines.append(f"{field}:{value}")
+        else:
+            unknown.append(name[:80])
+        # After LIST, the rest of the header is names of files.
+        if not text or (field == DATA_FILE and value.split()[:1] == ["LIST"]):
+            break
+        if nbytes > MOST_OF_HEADER:
+            raise FormatError(f"the header has more than {MOST_OF_HEADER} bytes")
+    lines[0] = lines[0].upper()
+    return lines, pairs, tuple(unknown)
+
+
 def _refuse_other_counts(fields: Mapping[str, Any]) -> None:
-    """Refuse fields that have not one value for each axis."""
-    for name in ("space directions", "kinds", "centerings"):
+    """Refuse fields that have not one value for each axis, and kinds of another number of values
+    than their axis.
+    """
+    for name in OF_AXES:
         values = fields.get(name)
         if values is not None and len(values) != fields["dimension"]:
             raise FormatError(f"{len(values)} {name} for {fields['dimension']} axes")
+    for kind, size in zip(fields.get("kinds") or (), fields["sizes"], strict=False):
+        if SIZES.get(str(kind).lower(), size) != size:
+            raise FormatError(
+                f"an axis of the kind {kind} has {size} values, which contradict each other"
+            )
+
+
+def _refuse_other_spaces(header: _Header) -> None:
+    """Refuse a space, its units, its origin and its directions of different numbers of axes."""
+    fields = header.fields
+    space, vectors = str(fields.get("space", "")), fields.get("space directions") or ()
+    counts = {"space": _axes_of(space)} if space else {}
+    counts |= {"space dimension": fields["space dimension"]} if "space dimension" in fields else {}
+    for name in ("space units", "space origin"):
+        counts |= {name: len(fields[name])} if fields.get(name) is not None else {}
+    placed = [vector for vector in vectors if vector is not None]
+    counts |= {"space directions": len(placed[0])} if placed else {}
+    if len(set(counts.values())) > 1:
+        words = ", ".join(f"{name} has {count} axes" for name, count in counts.items())
+        raise FormatError(f"{words}, which contradict each other")
+    _refuse_other_units(header, vectors)
+
+
+def _refuse_other_units(header: _Header, vectors: Iterable[NDArray[Any] | None]) -> None:
+    """Refuse a unit or ends of an axis with a direction, whose unit is that of its space."""
+    units = header.fields.get("units") or ()
+    of_space = {stated_mm(str(unit)) for unit in header.fields.get("space units") or ("mm",)}
+    for axis, vector in enumerate(vectors):
+        unit = str(units[axis]) if axis < len(units) else ""
+        stated = [unit] if unit.strip(" ?") and {mm_of(unit)} != of_space else []
+        stated += [
+            one for one in ("axis mins", "axis maxs") if header.of_axis(one, axis) is not None
+        ]
+        if vector is not None and stated:
+            raise FormatError(
+                f"axis {axis} has a direction in space and {stated[0][:40]!r} of its own, which "
+                "contradict each other"
+            )
+
+
+def _axes_of(space: str) -> int:
+    """The number of axes of a space that NRRD names."""
+    name = space.lower()
+    return 4 if name.endswith("-time") or name in ("rast", "last", "lpst") else 3
 
 
 def _directions(vectors: NDArray[Any], stated: str) -> list[NDArray[Any] | None]:
@@ -298,19 +426,14 @@ def _refuse_other_spacings(header: _Header) -> None:
 def _voxels(header: _Header, path: Path, file: IO[bytes]) -> NDArray[Any]:
     """Read the voxels in the axes of the file, in native byte order."""
     dtype = _dtype(header)
-    is_detached = any(name in header.fields for name in DATA_FILE)
-    files = data_files(path) if is_detached else []
+    files = data_files(path) if DATA_FILE in header.fields else []
     if not files:
         return _array(header, tuple(header.sizes), dtype, file)
-    # Several files divide the slowest axis between them.
-    slices, rest = divmod(header.sizes[-1], len(files))
-    if rest:
-        raise FormatError(f"{len(files)} data files cannot share {header.sizes[-1]} slices")
-    parts = []
-    for one in files:
-        with opened_part(one) as part:
-            parts.append(_array(header, (*header.sizes[:-1], slices), dtype, part))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    one, parts = shape_of_one(tuple(header.sizes), len(files)), []
+    for name in files:
+        with opened_part(name) as part:
+            parts.append(_array(header, one, dtype, part))
+    return joined(parts, tuple(header.sizes))
 
 
 def _dtype(header: _Header) -> np.dtype[Any]:
@@ -340,7 +463,9 @@ def _array(
         return read_numbers(file, shape, dtype)
     if encoding not in ("raw", "gzip", "gz", "bzip2", "bz2"):
         raise FormatError(f"unknown encoding {encoding!r}; allowed: raw, gzip, bzip2, text")
-    if nbytes < 0 and encoding == "raw":  # the voxels end the file
+    if nbytes < 0 and encoding != "raw":
+        raise FormatError("byte skip -1 (the voxels end the file) of packed voxels; allowed: raw")
+    if nbytes < 0:  # the voxels end the file
         size = os.fstat(file.fileno()).st_size
         file.seek(max(file.tell(), size - math.prod(shape) * dtype.itemsize))
     with unpacked(file, encoding) as plain:
@@ -375,7 +500,7 @@ def _grid(header: _Header) -> tuple[Grid, dict[str, bool]]:
     affine[:3, :3] = to_ras[:, None] * matrix
     affine[:3, 3] = to_ras * origin
     shape = [*(header.sizes[axis] for axis in axes), 1][:3]
-    is_placed = known and not {"space", "space dimension", "space origin"}.isdisjoint(fields)
+    is_placed = known and stated is not None
     grid = Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True)
     return grid, {"spacing_known": known, "place_known": is_placed}
 
