@@ -1,26 +1,27 @@
 """What one CT costs: CPU seconds, memory, bytes read and written, by choice of `predict`.
 
-    python benchmarks/cost.py [--model MODEL] [--scan FOLDER] [--choices N]
+    python benchmarks/cost.py [--model MODEL] [--scan FOLDER] [--choices N] [--labels N ...]
 
 segments one scan, and then three copies of it in one call: the difference is the cost of a scan,
 and the rest that of a call (the program, the network that is loaded and compiled). By default the
 scan is a real CT of 78 slices of 512x512, and the model an untrained one of 16 base channels and
-four structures at 1.5 mm, because only its size matters. CPU seconds are those of all threads; they
-depend on the load of the machine less than time does.
+four structures at 1.5 mm, because only its size matters. Then a whole CT, that of
+``predict_memory.py``, is segmented by such models of so many structures, each in a call of its own.
+
+CPU seconds are those of all threads; they depend on the load of the machine less than time does.
+Bytes are those of all system calls that read and write, whether or not a disk was needed.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import DATA, keep
+from measure import DATA, child, keep
 from model import model_plan, untrained
+from predict_memory import PREDICT, SCAN, write_ct
 
 CHOICES: dict[str, list[str]] = {
     "default": [],
@@ -30,25 +31,59 @@ CHOICES: dict[str, list[str]] = {
     "--mirror": ["--mirror"],
 }
 COPIES = 3
+PER_SCAN = ("seconds", "cpu_s", "read_bytes", "written_bytes")
+PREDICT_AND_COUNT = (
+    PREDICT.replace('"--device", "cpu"]', '"--device", "cpu", *sys.argv[4:]]')
+    + """
+import json, resource
+
+kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+used = [resource.getrusage(kind) for kind in kinds]
+found = {"cpu_s": sum(one.ru_utime + one.ru_stime for one in used)}
+counted = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
+found |= {"read_bytes": int(counted["rchar"]), "written_bytes": int(counted["wchar"])}
+print(json.dumps(found))
+"""
+)
 
 
 def spent(model: Path, scans: Path, out: Path, more: list[str]) -> dict[str, float]:
-    """CPU seconds and peak memory of a call."""
-    words = ["predict", model, scans, "-o", out, "--device", "cpu", *more]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-m", "delineate.cli", *map(str, words)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"cpu_s": cpu, "peak_mb": after.ru_maxrss / 1e3}
+    """What a call needs: seconds, CPU seconds, peak memory, bytes read and written."""
+    return child(PREDICT_AND_COUNT, str(model), str(scans), str(out), *more)
 
 
-def nbytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def by_choice(model: Path, scan: Path, folder: Path, choices: int) -> dict[str, Any]:
+    """Choice -> what a scan costs, and what a call costs without it."""
+    for count in (1, COPIES):
+        for number in range(count):
+            place = folder / f"{count}" / f"case_{number}"
+            place.mkdir(parents=True)
+            for path in scan.iterdir():
+                (place / path.name).symlink_to(path.resolve())
+    spent(model, folder / "1", folder / "warm", [])  # compiles the network, for all calls
+    rows = {}
+    for choice, more in list(CHOICES.items())[:choices]:
+        out = folder / choice.replace(" ", "_")
+        one, three = (
+            spent(model, folder / f"{count}", Path(f"{out}_{count}"), more) for count in (1, COPIES)
+        )
+        a_scan = {name: (three[name] - one[name]) / (COPIES - 1) for name in PER_SCAN}
+        a_call = {f"call_{name}": one[name] - a_scan[name] for name in ("seconds", "cpu_s")}
+        rows[choice] = a_scan | a_call | {"peak_mb": three["peak_mb"]}
+        print(choice, rows[choice], flush=True)
+    return rows
+
+
+def whole(folder: Path, labels: list[int]) -> dict[int, Any]:
+    """Number of structures -> what a call for a whole CT costs."""
+    write_ct(folder / "ct.nii.gz")
+    rows = {}
+    for count in labels:
+        model = folder / f"{count}.model"
+        untrained(model_plan(count)).save(model)
+        rows[count] = spent(model, folder / "ct.nii.gz", folder / f"whole_{count}", [])
+        print(count, "structures", rows[count], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -58,44 +93,22 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--scan", type=Path, default=DATA / "chaos_ct" / "DICOM_anon")
     parser.add_argument("--choices", type=int, default=len(CHOICES), help="only the first ones")
+    parser.add_argument("--labels", type=int, nargs="*", default=[4, 104])
     given = parser.parse_args()
-    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = given.model or folder / "m.model"
         if given.model is None:
             untrained(model_plan(4)).save(model)
-        for count in (1, COPIES):
-            for number in range(count):
-                place = folder / f"{count}" / f"case_{number}"
-                place.mkdir(parents=True)
-                for path in given.scan.iterdir():
-                    (place / path.name).symlink_to(path.resolve())
-        spent(model, folder / "1", folder / "warm", [])  # compiles the network, for all calls
-        for choice, more in list(CHOICES.items())[: given.choices]:
-            out = folder / choice.replace(" ", "_")
-            one, three = (
-                spent(model, folder / f"{count}", Path(f"{out}_{count}"), more)
-                for count in (1, COPIES)
-            )
-            a_scan = (three["cpu_s"] - one["cpu_s"]) / (COPIES - 1)
-            rows[choice] = {
-                "cpu_s": a_scan,
-                "call_cpu_s": one["cpu_s"] - a_scan,
-                "peak_mb": three["peak_mb"],
-                "written_bytes": nbytes(Path(f"{out}_{COPIES}")) / COPIES,
-            }
-            print(choice, rows[choice], flush=True)
-        read = nbytes(given.scan)
-    keep(
-        "cost",
-        {
+        rows = by_choice(model, given.scan, folder, given.choices)
+        result = {
             "scan": given.scan.parent.name,
             "model": "untrained, 16 base channels, 1.5 mm" if given.model is None else "given",
-            "read_bytes": read,
             "choices": rows,
-        },
-    )
+            "whole scan": SCAN,
+            "whole": whole(folder, given.labels),
+        }
+    keep("cost", result)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@ the measured constants.
 
     python benchmarks/cost_page.py
 
-It reads ``results/engines.json`` (``engines.py``), ``predict_memory.json`` of ``MACHINE``
-(``predict_memory.py``), and ``results/cost.json`` (``cost.py``) and ``results/many_cases.json``
-(``many_cases.py``) if they are there.
+It reads ``results/engines.json`` (``engines.py``), and ``results/cost.json`` (``cost.py``) and
+``results/many_cases.json`` (``many_cases.py``) if they are there. Without ``cost.json``, a CT is
+that of ``predict_memory.json`` of ``MACHINE`` (``predict_memory.py``), whose CPU seconds are not
+known.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ limits the number of machines. Written by `python benchmarks/cost_page.py`; do n
 ## One CT
 
 `predict` on {scan}, with a U-Net of 16 base channels, on {cores} cores of {processor}
-(`python benchmarks/predict_memory.py`):
+({command}):
 
 {table}
 
-The seconds are those of a whole command, with its start; CPU seconds are at most that number times
-the cores. The network dominates. A scan has {read:.0f} MB of voxels before compression,
+The seconds are those of a whole command, with its start; CPU seconds {which}.
+The network dominates. A scan has {read:.0f} MB of voxels before compression,
 and a mask about {written:.1f} MB.
 {choices}
 ## A million of them
@@ -46,7 +47,7 @@ With {labels} structures:
 
 | | |
 |---|---|
-| CPU | at most {hours:,.0f} core hours: {days:,.0f} days of a node of {node} cores |
+| CPU | {most_words}{hours:,.0f} core hours: {days:,.0f} days of a node of {node} cores |
 | read | at most {tb:.0f} TB |
 | written | {tb_out:.1f} TB |
 
@@ -70,7 +71,7 @@ T(N) = s + max(C c / N, C d) + c
 | d, of the process that was called, for each scan | {d:.1f} ms | {measured} |
 | s, before the first case | {s:.1f} s | start of Ray's workers, which load the program |
 
-d and s are those of `python benchmarks/engines.py` on {engine_cores} cores of {engine_processor}.
+d and s are those of {engine_command} on {engine_cores} cores of {engine_processor}.
 {many}
 {rows}
 
@@ -97,13 +98,32 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def one_ct(record: dict[str, Any]) -> Iterator[str]:
+def whole_ct() -> dict[str, Any]:
+    """A whole CT: machine, scan, command, how CPU seconds are known, and rows by structures."""
+    if (RESULTS / "cost.json").is_file() and (cost := read("cost")).get("whole"):
+        found = {"scan": cost["whole scan"], "rows": cost["whole"], "most_words": ""}
+        return {**found, **_made_by(cost), "which": "are those of all threads"}
+    record = read(f"{MACHINE}/predict_memory")
+    cores = record["machine"]["cores"]
+    rows = {n: one | {"cpu_s": one["seconds"] * cores} for n, one in record["labels"].items()}
+    found = {"scan": record["scan"], "rows": rows, "most_words": "at most "}
+    return {**found, **_made_by(record), "which": "are at most that number times the cores"}
+
+
+def _made_by(record: dict[str, Any]) -> dict[str, Any]:
+    """The machine of a record, and its command with the commit."""
+    commit = f", commit {record['commit']}" if record.get("commit") else ""
+    machine = {name: record["machine"][name] for name in ("cores", "processor")}
+    return {**machine, "command": f"`{record['command']}`{commit}"}
+
+
+def one_ct(rows: dict[str, Any]) -> Iterator[str]:
     """The table of a scan by number of structures."""
-    yield "| Structures | seconds | CPU seconds, at most | peak memory |"
+    yield "| Structures | seconds | CPU seconds | peak memory |"
     yield "|---|---|---|---|"
-    for labels, row in record["labels"].items():
-        cpu = row["seconds"] * record["machine"]["cores"]
-        yield f"| {labels} | {row['seconds']:.0f} | {cpu:.0f} | {row['peak_mb'] / 1e3:.1f} GB |"
+    for labels, row in rows.items():
+        numbers = f"{row['seconds']:.0f} | {row['cpu_s']:.0f} | {row['peak_mb'] / 1e3:.1f} GB"
+        yield f"| {labels} | {numbers} |"
 
 
 def by_choice() -> str:
@@ -113,28 +133,31 @@ def by_choice() -> str:
     cost = read("cost")
     rows = cost["choices"]
     default = rows["default"]["cpu_s"]
-    table = ["| Choice | CPU seconds | of the default | peak memory |", "|---|---|---|---|"]
+    table = [
+        "| Choice | CPU seconds | of the default | read | written | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, row in rows.items():
         table.append(
             f"| {name if name == 'default' else f'`{name}`'} | {row['cpu_s']:.1f} | "
-            f"{100 * row['cpu_s'] / default:.0f} % | {row['peak_mb'] / 1e3:.1f} GB |"
+            f"{100 * row['cpu_s'] / default:.0f} % | {row['read_bytes'] / 1e6:.0f} MB | "
+            f"{row['written_bytes'] / 1e6:.2f} MB | {row['peak_mb'] / 1e3:.1f} GB |"
         )
-    words = "By choice, a smaller scan without the start (`python benchmarks/cost.py`):"
+    words = f"By choice, a scan of {cost['scan']} without the start ({_made_by(cost)['command']}):"
     return "\n".join(["", words, "", *table, ""])
 
 
 def page() -> str:
-    record, engines = read(f"{MACHINE}/predict_memory"), read("engines")
-    labels, row = next(iter(record["labels"].items()))
-    cpu_s = row["seconds"] * record["machine"]["cores"]
+    ct, engines = whole_ct(), read("engines")
+    labels, row = next(iter(ct["rows"].items()))
+    cpu_s = row["cpu_s"]
     calls, c = engines["calls"], cpu_s / CORES
     idle = engines["calls without work"]["ray, 2"]["a case_s"]
     line = engines["a line of the journal_ms"] / 1e3
     start = calls["ray, 2"]["until the first case_s"] - calls["ray, 2"]["in workers, a case_s"]
     head = HEAD.format(
-        **record["machine"],
-        scan=record["scan"],
-        table="\n".join(one_ct(record)),
+        **ct,
+        table="\n".join(one_ct(ct["rows"])),
         choices=by_choice(),
         read=READ_MB,
         written=WRITTEN_MB,
@@ -154,6 +177,7 @@ def page() -> str:
         s=start,
         engine_cores=engines["machine"]["cores"],
         engine_processor=engines["machine"]["processor"],
+        engine_command=_made_by(engines)["command"],
         many=many_cases(),
         rows="\n".join(scaled(c, idle + line, start)),
         most=c / (idle + line),

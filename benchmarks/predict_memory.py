@@ -21,6 +21,7 @@ from delineate.formats import files
 from measure import child, keep, medians
 from model import model_plan, untrained
 
+SCAN = "512x512x300 int16, 0.8x0.8x1.0 mm, network at 1.5 mm"
 PREDICT = """
 import sys
 
@@ -31,6 +32,14 @@ app(standalone_mode=False)
 """
 
 
+def write_ct(path: Path) -> None:
+    """The volume."""
+    rng = np.random.default_rng(0)
+    coarse = rng.normal(40, 80, (64, 64, 60)).astype(np.float32)
+    array = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2).astype(np.int16)
+    files.write(Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU"), path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1)
@@ -39,13 +48,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        coarse = rng.normal(40, 80, (64, 64, 60)).astype(np.float32)
-        array = coarse.repeat(8, 0).repeat(8, 1).repeat(5, 2).astype(np.int16)
-        files.write(
-            Volume(array, Grid.from_spacing(array.shape, (0.8, 0.8, 1.0)), "HU"),
-            folder / "ct.nii.gz",
-        )
+        write_ct(folder / "ct.nii.gz")
         for labels in arguments.labels:
             untrained(model_plan(labels)).save(folder / f"{labels}.model")
             runs = [
@@ -61,7 +64,7 @@ def main() -> None:
     keep(
         "predict_memory",
         {
-            "scan": "512x512x300 int16, 0.8x0.8x1.0 mm, network at 1.5 mm",
+            "scan": SCAN,
             "runs": arguments.runs,
             "labels": results,
         },

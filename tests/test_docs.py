@@ -124,6 +124,36 @@ def test_decision_records_have_one_form():
         ), path.name
 
 
+def test_the_page_of_costs_is_that_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import cost_page
+
+    kept = cost_page.PAGE.read_text(encoding="utf-8")
+    assert kept == cost_page.page().rstrip() + "\n", "run benchmarks/cost_page.py"
+    # Of a CT whose CPU seconds were measured, and a call on a quiet machine.
+    engines = json.loads((cost_page.RESULTS / "engines.json").read_text())
+    engines.pop("note", None)
+    made = {"command": "python benchmarks/x.py", "commit": "abc", "machine": engines["machine"]}
+    row = {"seconds": 90.0, "cpu_s": 120.0, "peak_mb": 1700.0, "read_bytes": 4e7}
+    row |= {"written_bytes": 5e5}
+    choices = {"default": row, "--overlap 0": row | {"cpu_s": 60.0}}
+    cost = {**made, "scan": "S", "whole scan": "W", "choices": choices, "whole": {"4": row}}
+    (tmp_path / "engines.json").write_text(json.dumps(engines))
+    (tmp_path / "cost.json").write_text(json.dumps(cost))
+    monkeypatch.setattr(cost_page, "RESULTS", tmp_path)
+    page = cost_page.page()
+    for text in (
+        "`predict` on W,",
+        "(`python benchmarks/x.py`, commit abc):",
+        "| 4 | 90 | 120 | 1.7 GB |",
+        "CPU seconds are those of all threads.",
+        "| `--overlap 0` | 60.0 | 50 % | 40 MB | 0.50 MB | 1.7 GB |",
+        "| CPU | 33,333 core hours: 174 days of a node of 8 cores |",
+        "| c, a scan on a node of 8 cores | 15.0 s |",
+    ):
+        assert text in page, (text, page)
+
+
 def test_performance_pages_are_those_of_the_records(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import performance_page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,21 @@ from tests.commands.test_predict import model
 from tests.scans import scan
 
 from delineate.commands.options import PredictOptions
-from delineate.commands.predict import predict
+from delineate.commands.predict import predict, results
+from delineate.commands.predict.elsewhere import SegmentCase
 from delineate.commands.predict.journal import NAME, Journal
 from delineate.commands.predict.outlook import outlook
+from delineate.commands.predict.predict import gather
 from delineate.commands.status import status
 from delineate.core import atomic
+from delineate.core.bundle import Bundle
 from delineate.core.errors import InputError, OutputError, UsageError
 from delineate.core.inputs import CHECKSUM
 from delineate.execution.claims import CLAIM, claimed
+from delineate.execution.local import look_ahead
 from delineate.execution.metrics import text_of
 from delineate.execution.shards import Shard
+from delineate.inference import predictor
 
 OPTIONS = PredictOptions(device="cpu", backend="torch", samples=2)
 CASES = tuple("abcdef")
@@ -188,6 +194,37 @@ def test_a_ray_cluster_gives_what_one_call_gives(batch, tmp_path):
         assert files(staged) == files(batch / "whole") and record(staged) == record(batch / "whole")
     finally:
         ray.shutdown()
+
+
+def test_a_worker_reads_the_next_scan_while_its_networks_run(batch, tmp_path, monkeypatch):
+    bundle = Bundle.load(batch / "m.model")
+    cases = gather([batch / "scans"], bundle).manifest
+    read, segment, began = results.read_image, predictor.segment, []
+    both = threading.Event()
+
+    def reading(case, manifest):
+        began.append(case.id)
+        if len(began) == 2:
+            both.set()
+        return read(case, manifest)
+
+    def segmenting(*given, **how):
+        assert both.wait(20)  # the first network runs until the second scan is being read
+        return segment(*given, **how)
+
+    monkeypatch.setattr(results, "read_image", reading)
+    monkeypatch.setattr(predictor, "segment", segmenting)
+    function = SegmentCase(bundle, "", replace(cases, cases=()), tmp_path, OPTIONS)
+    a, b, f = (next(case for case in cases if case.id == name) for name in "abf")
+    look_ahead(function, a, [b])
+    done = [function(a)]
+    look_ahead(function, b, [f])
+    done.append(function(b))
+    with pytest.raises(InputError, match="truncated"):  # at its turn
+        function(f)
+    assert began == ["a", "b", "f"]
+    kept = files(batch / "whole")
+    assert all(kept[name] == (tmp_path / name).read_bytes() for one in done for name in one.files)
 
 
 @pytest.mark.rounds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,18 @@ def test_a_list_in_a_store_is_resumed_there(archive, tmp_path, monkeypatch):
     given = (archive / "m.model", ["memory://lists/all.jsonl"], "memory://masks", OPTIONS)
     # A call that is killed after its first part: the next one does the rest.
     monkeypatch.setattr(stored, "PART_LINES", 1)
+    fetched, threads = stored._fetched, []
     with monkeypatch.context() as patch:
+        patch.setattr(
+            stored,
+            "_fetched",
+            lambda *given: threads.append(threading.current_thread().name) or fetched(*given),
+        )
         patch.setattr(stored.StoredRecords, "finish", lambda self: None)
         predict(*given)
     parts = memory.glob("/masks/predictions.jsonl.part-*")
+    # Each scan is fetched while the one before is segmented.
+    assert threads == ["MainThread", "ahead", "ahead"]
     assert len(parts) == 3 and not memory.exists("/masks/predictions.jsonl")
     memory.rm_file(parts[1])
     found = predict(*given)

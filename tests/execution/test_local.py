@@ -146,6 +146,10 @@ class Poison:
     def begin(self) -> None:
         self.begun = time.sleep(0.4) or True  # longer than a case may take
 
+    def follow(self, what: str, following: str) -> None:
+        with open(self.folder / "followed", "a") as file:
+            file.write(f"{following} after {what}\n")
+
     def __call__(self, what: str) -> int:
         Path(tempfile.gettempdir(), "scan").touch()
         tried = self.tried(what)
@@ -184,6 +188,9 @@ def test_poison_cases_end_with_their_process_and_the_others_are_done_once(tmp_pa
     assert once.value and len(poison.tried("dies once")) == once.tries == 2
     assert str(slow.error) == "case slow: took longer than 0.3 s (given up after 3 tries)"
     assert len({pid for pid, _ in poison.tried("slow")}) == slow.tries == 3
+    # What may be read ahead: nothing that ended a worker, and nothing with it.
+    followed = (tmp_path / "followed").read_text().splitlines()
+    assert followed == ["good after slow", "dies once after good"]
     # They leave nothing.
     assert not any(Path(folder).exists() for name in cases for _, folder in poison.tried(name))
     assert not multiprocessing.active_children()

@@ -79,6 +79,40 @@ def test_poison_cases_are_given_up_and_all_others_done_once(cluster, tmp_path):
     assert "in work" in found["unexpected"].log
 
 
+class Ahead:
+    """Writes which case is read next, by which process; a case is ``work``."""
+
+    def follow(self, item: tuple[str, str], following: tuple[str, str]) -> None:
+        folder, what = item
+        with open(Path(folder, "followed"), "a") as file:
+            file.write(f"{os.getpid()} {what} {following[1]}\n")
+
+    def __call__(self, item: tuple[str, str]) -> tuple[int, int]:
+        time.sleep(0.1)
+        return work(item), os.getpid()
+
+
+def test_workers_know_their_next_case_and_lose_none_by_it(cluster, tmp_path):
+    names = [*(f"case_{n}" for n in range(6)), "dies once", *(f"case_{n}" for n in range(6, 12))]
+    items = [(str(tmp_path), name) for name in names]
+    outcomes = cluster.run(
+        Ahead(), items, names=names, workers=2, limits=Limits(seconds=60), whole_node=True
+    )
+    assert [o.name for o in outcomes] == names
+    assert all(o.value[0] == len(o.name) for o in outcomes)
+    assert all(len(tried(tmp_path, n)) == 1 + (n == "dies once") for n in names)
+    by = {o.name: o.value[1] for o in outcomes}
+    followed = [line.split(" ", 1) for line in (tmp_path / "followed").read_text().splitlines()]
+    kept = sum(by[name] == int(pid) for pid, pair in followed for name in by if pair.endswith(name))
+    assert kept >= 6  # most cases are done by the process that read them ahead
+    # What ended a worker is tried alone.
+    assert sum("dies once" in pair for _, pair in followed) <= 2
+    limits = Limits(nbytes=1 << 30)
+    (tmp_path / "followed").unlink()
+    cluster.run(Ahead(), items[:4], names=names[:4], workers=1, limits=limits)
+    assert not (tmp_path / "followed").exists()
+
+
 def read(item: tuple[str, str]) -> np.ndarray:
     folder, what = item
     Path(folder, f"{time.time_ns()}.begun").touch()

@@ -8,6 +8,12 @@ a single worker is a process of its own then, which is kept from case to case wi
 function keeps. Results are in the order of the items, whatever order they finished in. The function
 must be at the top level of a module and have one item as its argument. It reads and writes files
 and can be repeated without harm; nothing here is shared between processes.
+
+A function with a method ``follow`` learns in a worker which item is next, so that it may read that
+one while it works. An item that has ended a worker is alone: nothing is read with it, and it is not
+read ahead. So what is read ahead can cost an item its first try, and never its last. With a limit
+of memory, which is for one item, nothing is read ahead; a limit of time does not count what was
+read before the item's turn.
 """
 
 from __future__ import annotations
@@ -130,6 +136,14 @@ def warm_up(function: object) -> None:
             begin()
 
 
+def look_ahead(function: object, item: object, following: Sequence[object]) -> None:
+    """Let a function know of the item that it gets after ``item``, if there is one (its method
+    ``follow``).
+    """
+    if following and (follow := getattr(function, "follow", None)):
+        follow(item, *following)
+
+
 def run(
     function: Callable[[Item], Value],
     items: Sequence[Item],
@@ -227,7 +241,8 @@ def _run_here(
 ) -> list[Outcome[Value]]:
     """Run all items in this process."""
     outcomes: list[Outcome[Value]] = []
-    for item, name in zip(items, names, strict=True):
+    for number, (item, name) in enumerate(zip(items, names, strict=True), start=1):
+        look_ahead(function, item, items[number : number + 1])
         outcomes.append(attempt(function, item, name))
         each(outcomes[-1])
         report(len(outcomes), len(items), name)
@@ -274,7 +289,8 @@ def _serve(pipe: Connection, start: _Start) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         pipe.send(None)
         while (task := pipe.recv()) is not None:
-            item, name = task
+            item, name, following = task
+            look_ahead(start.function, item, following)
             outcome = attempt(start.function, item, name)
             try:
                 pipe.send(outcome)
@@ -391,7 +407,16 @@ class _Pool:
         self.busy[pipe] = replace(job, index=index, since=since)
         # If the worker has died, _receive notices the end of the pipe.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            pipe.send((self.items[index], self.names[index]))
+            pipe.send((self.items[index], self.names[index], self._following(index)))
+
+    def _following(self, index: int) -> list[Any]:
+        """The item that the worker of this one gets after it, if that is known and both may be at
+        work in one process.
+        """
+        if not self.waiting or self.workers > 1 or self.limits.nbytes is not None:
+            return []
+        following = self.waiting[-1]
+        return [] if self.lost[index] or self.lost[following] else [self.items[following]]
 
     def _receive(self, pipe: Connection) -> None:
         """Store the outcome of a worker, or note its death; then send the next item."""

@@ -29,7 +29,7 @@ from typing import Any
 from ..core.errors import DelineateError, UsageError
 from ..core.progress import Progress, silent
 from ..formats.apart import UNTRUSTED, is_untrusted
-from .local import NO_LIMITS, Limits, Outcome, attempt, ignored, warm_up
+from .local import NO_LIMITS, Limits, Outcome, attempt, ignored, look_ahead, warm_up
 from .pool import Pool, Stage, Stages
 from .stopping import STOPPING
 
@@ -92,6 +92,7 @@ def run(
             each,
             meanwhile,
             spool_bytes or SPOOL_BYTES,
+            hasattr(function, "follow") and not is_staged and limits.nbytes is None,
         )
         return pool.run()
 
@@ -156,6 +157,11 @@ class _Worker:
     def call(self, item: Any, name: str, *given: Any) -> Outcome[Any]:
         """The outcome of the last stage; ``given`` is the value of the one before."""
         return attempt(lambda one: self.function(one, *given), item, name)
+
+    def call_ahead(self, item: Any, name: str, following: Any) -> Outcome[Any]:
+        """The outcome of the only stage; meanwhile ``following`` is read, most likely the next."""
+        look_ahead(self.function, item, [following])
+        return self.call(item, name)
 
     def pass_on(self, item: Any, name: str, *given: Any) -> tuple[Outcome[int], Any]:
         """The outcome of another stage with the bytes of its value, and the value."""

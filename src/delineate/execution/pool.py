@@ -1,10 +1,12 @@
 """Workers of a cluster and the cases that they have: every case once, with failures by name.
 
 A worker has one case at a time, so that a death is that of its case, and no more cases are sent
-than are worked on. A case whose worker dies, that takes too long or that fails in an unexpected way
-is tried again by a new worker, ``TRIES`` times in all, and then is a failure as any other. An error
-of this package (a damaged scan) is the same everywhere and is not tried again. A machine that is
-lost (a spot node) is not the fault of its case, which then is tried ``MOST_TRIES`` times.
+than are worked on; and one more if the function reads ahead (``follow``, see ``local``), which is
+that worker's next case unless another worker has nothing to do. A case whose worker dies, that
+takes too long or that fails in an unexpected way is tried again by a new worker, ``TRIES`` times in
+all, and then is a failure as any other. An error of this package (a damaged scan) is the same
+everywhere and is not tried again. A machine that is lost (a spot node) is not the fault of its
+case, which then is tried ``MOST_TRIES`` times.
 
 With several stages each has its own workers, and a value waits in the object store for the next
 one. No further case is begun while the values that wait, and those that are expected, need more
@@ -80,6 +82,9 @@ class Pool:
     each: Callable[[Outcome[Any]], Any]
     meanwhile: Callable[[], object] | None = None
     spool_bytes: int = 0
+    reads_ahead: bool = False  # with one stage only
+    ahead: dict[Any, int] = field(default_factory=dict)  # worker -> the case that it reads ahead
+    alone: set[int] = field(default_factory=set)  # cases that are not read ahead again
     outcomes: dict[int, Outcome[Any]] = field(default_factory=dict)
     busy: dict[Any, _Job] = field(default_factory=dict)  # what is awaited -> who does it
     values: dict[int, tuple[Any, int]] = field(default_factory=dict)  # that wait, with their bytes
@@ -119,6 +124,8 @@ class Pool:
         """Give idle workers their next cases, the last stage first; end those without work."""
         for stage in reversed(range(len(self.stages))):
             queue, idle = self.queues[stage], self.idle[stage]
+            if stage == 0:
+                self._send_ahead()
             while queue and idle and (stage or self._has_room()):
                 self._send(idle.pop(), stage, queue.popleft())
             is_needed = self._may_come(stage)
@@ -126,6 +133,17 @@ class Pool:
                 self._start(stage)
             while idle and not is_needed:
                 self.ray.kill(idle.pop())
+
+    def _send_ahead(self) -> None:
+        """Give idle workers the cases that they have read; if no other cases are left, also those
+        that others have.
+        """
+        for worker in [one for one in self.idle[0] if one in self.ahead]:
+            self.idle[0].remove(worker)
+            self._send(worker, 0, self.ahead.pop(worker))
+        spare = len(self.idle[0]) - len(self.queues[0])
+        for worker in [*self.ahead][: max(0, spare)]:
+            self.queues[0].append(self.ahead.pop(worker))
 
     def _may_come(self, stage: int) -> bool:
         """Whether a case waits for this stage or comes to it, unless it is tried again."""
@@ -146,11 +164,23 @@ class Pool:
     def _send(self, worker: Any, stage: int, index: int) -> None:
         given = (self.values[index][0],) if stage else ()
         call, value = worker.call, None
+        if (following := self._following(index)) is not None:
+            self.ahead[worker] = following
+            call, given = worker.call_ahead, (self.items[following],)
         if stage + 1 < len(self.stages):
             call = worker.pass_on.options(num_returns=2)
         found = call.remote(self.items[index], self.names[index], *given)
         reference, value = found if stage + 1 < len(self.stages) else (found, None)
         self.busy[reference] = _Job(worker, stage, index, time.perf_counter(), value)
+
+    def _following(self, index: int) -> int | None:
+        """The case that the worker of this one reads ahead, which waits no longer."""
+        if not self.reads_ahead or self.tries[index]:
+            return None
+        queue, starting = self.queues[0], sum(job.index is None for job in self.busy.values())
+        if len(queue) <= len(self.idle[0]) + starting or queue[0] in self.alone:
+            return None
+        return queue.popleft()
 
     # ---- what comes back ----
 
@@ -198,6 +228,9 @@ class Pool:
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(job.worker)
         index = job.index
+        if (read := self.ahead.pop(job.worker, None)) is not None:
+            self.alone.add(read)
+            self.queues[0].appendleft(read)
         self.tries[index] += 1
         counted = self.tries[index] - self.excused[index]
         is_last = counted == TRIES or self.tries[index] == MOST_TRIES
@@ -210,6 +243,7 @@ class Pool:
         elif index is not None:
             self.values.pop(index, None)
             self.spent.pop(index, None)
+            self.alone.add(index)
             self.queues[0].append(index)
         if self._may_come(job.stage):
             self._start(job.stage)

@@ -57,8 +57,10 @@ def untrusted(given: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(UNTRUSTED, None)
-        if before is not None:
+        # Without a moment between the two, in which another thread would trust a file.
+        if before is None:
+            os.environ.pop(UNTRUSTED, None)
+        else:
             os.environ[UNTRUSTED] = before
 
 

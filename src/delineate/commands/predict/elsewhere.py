@@ -76,6 +76,9 @@ class CaseFunction(Protocol):
     def targets(self, item: Any, /) -> list[Path]:
         """The files that this may write, on the disk."""
 
+    def close(self) -> None:
+        """After the last case that this process did with it."""
+
 
 @dataclass
 class SegmentCase:
@@ -96,6 +99,7 @@ class SegmentCase:
     options: PredictOptions
     _networks: infer.Engine | None = field(default=None, repr=False)
     _meter: Meter | None = field(default=None, repr=False)
+    _scans: Prefetcher | None = field(default=None, repr=False)
 
     def __call__(self, case: Case, out: Path | None = None) -> Finished:
         """Segment one case; into another folder than that of the others if ``out`` is given."""
@@ -137,6 +141,11 @@ class SegmentCase:
         """Load what is kept, before a worker gets its first case."""
         self.networks()
 
+    def follow(self, case: Case, following: Case) -> None:
+        """Read the scan of ``following`` while the networks run on that of ``case``."""
+        self._scans = self._scans or Prefetcher(self.header, self.bundle, self.options)
+        self._scans.follow(case, following)
+
     def networks(self) -> infer.Engine:
         """The networks, made at the first case of a worker."""
         from ...inference.devices import device_for
@@ -146,6 +155,17 @@ class SegmentCase:
             self._networks = engine_maker(self.bundle, device, self.options, self.model)()
         self._meter = self._meter or Meter()
         return self._networks
+
+    def close(self) -> None:
+        """See ``CaseFunction``; a scan that is read ahead is the next one of the same worker."""
+        if self._scans is not None:
+            self._scans.close()
+            self._scans = None
+
+    @property
+    def scans(self) -> Prefetcher | None:
+        """Of the worker, if it reads scans ahead."""
+        return self._scans
 
     @property
     def meter(self) -> Meter:
@@ -193,6 +213,7 @@ def _segmented(function: SegmentCase, case: Case, out: Path, options: PredictOpt
         line,
         notes.append,
         meter=function.meter,
+        scans=function.scans,
     ) as session:
         (outcome,) = session.run()
     if outcome.value is None:
@@ -251,19 +272,22 @@ def run_elsewhere(
         done = outcome.value
         journal.put(outcome.name, done.entry, done.files, done.nbytes)
 
-    outcomes = work.run(
-        function,
-        items,
-        names=names,
-        # On this machine the networks use all cores.
-        workers=1 if work.is_local else None,
-        whole_node=True,
-        stage="predict",
-        progress=progress,
-        each=record,
-        stages=getattr(function, "stages", None),
-        spool_bytes=spool_bytes,
-    )
+    try:
+        outcomes = work.run(
+            function,
+            items,
+            names=names,
+            # On this machine the networks use all cores.
+            workers=1 if work.is_local else None,
+            whole_node=True,
+            stage="predict",
+            progress=progress,
+            each=record,
+            stages=getattr(function, "stages", None),
+            spool_bytes=spool_bytes,
+        )
+    finally:
+        function.close()
     return [
         Outcome(o.name, None, o.error, o.seconds, o.log)
         if o.value is None

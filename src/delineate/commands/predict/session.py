@@ -61,7 +61,7 @@ class Session:
         claim: on ``out``; once it is lost, nothing more is written.
         say: receives a sentence about what cannot be written, before the network runs.
         progress: receives the number of cases done, with the share of the current one.
-        meter: of the worker, if it has several sessions with the same networks.
+        meter, scans: of the worker, if it has several sessions with the same networks.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Session:
         say: Say = unsaid,
         progress: Progress = silent,
         meter: Meter | None = None,
+        scans: Prefetcher | None = None,
     ):
         self._meter = meter
         self._bundle, self._make, self._manifest = bundle, make, manifest
@@ -83,11 +84,13 @@ class Session:
         self._journal, self._claim, self._progress = journal, claim, progress
         self._ranges = Ranges.from_json(bundle.card.get("plausibility"))
         self._done = 0
-        self._prefetcher = Prefetcher(manifest, bundle, options, self._read)
+        self._owns_scans = scans is None
+        self._prefetcher = scans or Prefetcher(manifest, bundle, options, self._read)
         self._writer = BackgroundWriter(options)
 
     def __enter__(self) -> Session:
-        self._prefetcher.begin()
+        if self._owns_scans:
+            self._prefetcher.begin()
         try:
             self._engine = self._make()
             self._meter = self._meter or Meter()
@@ -102,7 +105,8 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._prefetcher.close()
+        if self._owns_scans:
+            self._prefetcher.close()
         self._writer.close()
 
     def run(self) -> list[batch.Outcome[dict[str, Any]]]:
@@ -342,13 +346,19 @@ class Prefetcher:
         self._pool = ThreadPoolExecutor(1, "ahead")
 
     def __call__(self, case: Case) -> Scan:
-        waiting = self._waiting.pop(case.id, None)
+        waiting = self._waiting.get(case.id)
+        self._waiting.clear()  # of a case that came not
         try:
             return self.make(case) if waiting is None else waiting.result()
         finally:
             if case.id in self._next:
                 following = self._next[case.id]
                 self._waiting[following.id] = self._pool.submit(self.make, following)
+
+    def follow(self, case: Case, following: Case) -> None:
+        """Read ``following`` after ``case``, in place of what follows in the manifest."""
+        if self._options.ram_bytes is None:
+            self._next = {case.id: following}
 
     def begin(self) -> None:
         """Read the first scan ahead."""

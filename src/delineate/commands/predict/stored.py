@@ -1,20 +1,22 @@
 """Scans from stores of objects or archives, and results to stores (``formats.stores``).
 
-The scan of a case is fetched to a temporary folder, segmented there, and removed. Each result is
-put as one object when it is complete. A journal in a store is one object, ``predictions.jsonl``,
-and while a call works one part more for every ``PART_LINES`` lines or ``PART_S`` seconds, because
-objects cannot grow: a kill costs the lines since the last part, whose cases are done again. Records
-have the names of objects, not those of temporary files.
+The scan of a case is fetched to a temporary folder, segmented there while the next one is fetched,
+and removed. Each result is put as one object when it is complete. A journal in a store is one
+object, ``predictions.jsonl``, and while a call works one part more for every ``PART_LINES`` lines
+or ``PART_S`` seconds, because objects cannot grow: a kill costs the lines since the last part,
+whose cases are done again. Records have the names of objects, not those of temporary files.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,6 +57,8 @@ class StoredCase:
     out: str
     rules: DicomRules
     units: Sequence[ReadAs]
+    _following: Row | None = field(default=None, init=False, repr=False)
+    _ahead: _Copy | None = field(default=None, init=False, repr=False)
 
     def targets(self, row: Row) -> list[Path]:
         """See ``CaseFunction``."""
@@ -64,19 +68,38 @@ class StoredCase:
         """See ``SegmentCase.begin``."""
         self.segment.begin()
 
+    def follow(self, row: Row, following: Row) -> None:
+        """Fetch the scan of ``following`` while that of ``row`` is segmented."""
+        self._following = following
+
     def __call__(self, row: Row) -> Finished:
-        with tempfile.TemporaryDirectory(prefix="delineate-") as place:
-            names: dict[str, str] = {}
+        copy, self._ahead = self._ahead, None
+        if copy is not None and copy.row != row:
+            copy.drop()
+            copy = None
+        copy, options = copy or _Copy(row), self.segment.options
+        with copy.folder as place:
             try:
-                return self._finished(row, Path(place), names)
+                images = copy.sources(options)
+                following, self._following = self._following, None
+                if following is not None:
+                    self._ahead = _Copy(following)
+                    self._ahead.begin(options)
+                return self._finished(row, Path(place), images, copy.names)
             except DelineateError as error:
-                error.message = _renamed(error.message, names)
-                error.path = None if error.path is None else _renamed(error.path, names)
+                error.message = _renamed(error.message, copy.names)
+                error.path = None if error.path is None else _renamed(error.path, copy.names)
                 raise
 
-    def _finished(self, row: Row, place: Path, names: dict[str, str]) -> Finished:
-        options, count = self.segment.options, len(row.case.images)
-        images = [_fetched(row, n, place, names, options) for n in range(count)]
+    def close(self) -> None:
+        """See ``CaseFunction``: remove what was fetched for a case that does not come."""
+        copy, self._ahead, self._following = self._ahead, None, None
+        if copy is not None:
+            copy.drop()
+
+    def _finished(
+        self, row: Row, place: Path, images: Sequence[Source], names: Mapping[str, str]
+    ) -> Finished:
         case = self.rules.with_images(replace(row.case, images=tuple(images)))
         case = _in_units(case, self.units)
         out = atomic.make_folder(place / "results") if self.out else self.segment.out
@@ -87,6 +110,48 @@ class StoredCase:
         for name in done.files if self.out else ():
             stores.put(out / name, stores.joined(self.out, name))
         return replace(done, entry=_renamed(done.entry, names), nbytes=nbytes)
+
+
+class _Copy:
+    """The files of a scan in a temporary folder, fetched now or in a thread; ``names`` receives
+    what they stand for.
+    """
+
+    def __init__(self, row: Row):
+        self.row, self.names = row, dict[str, str]()
+        self.folder = tempfile.TemporaryDirectory(prefix="delineate-", ignore_cleanup_errors=True)
+        self._coming: Future[list[Source]] | None = None
+
+    def begin(self, options: PredictOptions) -> None:
+        """Fetch them in a thread, which nobody waits for at the end of the program."""
+        self._coming = coming = Future[list[Source]]()
+
+        def fetch() -> None:
+            try:
+                coming.set_result(self._fetched(options))
+            except BaseException as error:  # of the case, at its turn
+                coming.set_exception(error)
+
+        threading.Thread(target=fetch, name="ahead", daemon=True).start()
+
+    def sources(self, options: PredictOptions) -> list[Source]:
+        """The sources on this machine.
+
+        Raises:
+            InputError: see ``_fetched``.
+        """
+        return self._fetched(options) if self._coming is None else self._coming.result()
+
+    def drop(self) -> None:
+        """Remove what is there, and what still comes."""
+        self.folder.cleanup()
+        if self._coming is not None:
+            left = self.folder.name
+            self._coming.add_done_callback(lambda _: shutil.rmtree(left, ignore_errors=True))
+
+    def _fetched(self, options: PredictOptions) -> list[Source]:
+        place, count = Path(self.folder.name), len(self.row.case.images)
+        return [_fetched(self.row, n, place, self.names, options) for n in range(count)]
 
 
 def _in_units(case: Case, units: Sequence[ReadAs]) -> Case:
