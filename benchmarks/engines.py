@@ -1,12 +1,12 @@
 """The engines beside each other: overhead of a Ray cluster against processes of this machine, and
 1 -> 2 workers.
 
-    python benchmarks/engines.py [--cases 40] [--noops 2000]
+    python benchmarks/engines.py [--turns 3] [--cases 16] [--noops 20000]
 
 Each case is the examination of a real CT (78 DICOM slices of 512x512, read, hashed and searched for
 details), as ``check`` does it. Cases that do nothing give the time that an engine itself takes for
-one. A time without starts is from the first finished case to the last. It needs the extra cluster,
-and two free cores.
+one. A time without starts is from the first finished case to the last. The calls are repeated in
+turns, and figures are medians over these. It needs the extra cluster, and two free cores.
 
 CPU seconds (user and system) are those of this process, of the workers and of Ray's own processes,
 which are what another program on the machine does not change; Ray's start, once a call, is apart.
@@ -17,9 +17,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ from measure import DATA, keep
 
 LINES = 200
 KINDS = ("the call", "Ray's own processes")  # whose CPU seconds are measured, with the workers'
+CALLS = ("local, 1", "local, 2", "ray, 1", "ray, 2")
+RATIOS = {
+    "ray against local, CPU a case": ("ray, 2", "local, 2", "CPU, a case_s"),
+    "ray against local, without starts": ("ray, 2", "local, 2", "a case_s"),
+    "ray against local, in all": ("ray, 2", "local, 2", "seconds"),
+    "1 to 2 workers, local": ("local, 1", "local, 2", "a case_s"),
+    "1 to 2 workers, ray": ("ray, 1", "ray, 2", "a case_s"),
+}
 OF_RAY = ("ray::IDLE", "ray::Dashboard", "ray::RuntimeEnv")
 
 
@@ -79,6 +88,15 @@ def own_cpu_s() -> dict[str, float]:
     return found
 
 
+def of_workers(values: Sequence[tuple[int, float, float]]) -> dict[str, float]:
+    """CPU seconds of all workers, of what ``Measured`` gives."""
+    begun: dict[int, float] = {}
+    for pid, before_s, _ in values:
+        begun[pid] = min(before_s, begun.get(pid, before_s))
+    a_case_s = sum(end - start for _, start, end in values) / len(values)
+    return {"CPU of workers, start_s": sum(begun.values()), "CPU of workers, a case_s": a_case_s}
+
+
 def timed(
     engine: str, workers: int, function: Callable[[Any], Any], items: list[Any]
 ) -> dict[str, float]:
@@ -94,8 +112,9 @@ def timed(
         if len(ends) in (1, len(items)):
             used.append(own_cpu_s())
 
+    # To measure a case that does nothing would take most of its time.
     outcomes = Engine.parsed(engine).run(
-        Measured(function),
+        function if function is nothing else Measured(function),
         items,
         names=[f"case_{number:06d}" for number in range(len(items))],
         workers=workers,
@@ -113,15 +132,39 @@ def timed(
     for kind in KINDS:
         found[f"CPU of {kind}, start_s"] = used[0][kind] - before[kind]
         found[f"CPU of {kind}, a case_s"] = (used[-1][kind] - used[0][kind]) / (len(ends) - 1)
-    of_cases = [outcome.value for outcome in outcomes if outcome.value is not None]
-    begun: dict[int, float] = {}
-    for pid, before_s, _ in of_cases:
-        begun[pid] = min(before_s, begun.get(pid, before_s))
-    found["CPU of workers, start_s"] = sum(begun.values())
-    found["CPU of workers, a case_s"] = sum(end - start for _, start, end in of_cases) / len(ends)
-    found["CPU, a case_s"] = sum(found[f"CPU of {kind}, a case_s"] for kind in (*KINDS, "workers"))
+    if function is not nothing:
+        found |= of_workers([outcome.value for outcome in outcomes if outcome.value is not None])
+        kinds = (*KINDS, "workers")
+        found["CPU, a case_s"] = sum(found[f"CPU of {kind}, a case_s"] for kind in kinds)
     print(engine, workers, {name: round(value, 4) for name, value in found.items()}, flush=True)
     return found
+
+
+def turn(jobs: list[Any], numbers: list[int]) -> dict[str, dict[str, float]]:
+    """All calls once: processes of this machine, and then a cluster, which ends with its turn."""
+    found = {f"local, {n}": timed("local", n, doctor.examine, jobs) for n in (1, 2)}
+    found["idle local, 2"] = timed("local", 2, nothing, numbers)
+    began, before = time.perf_counter(), own_cpu_s()
+    # One cluster for all its calls, as for a user who has one; what its start costs is apart.
+    with _connected(""):
+        found["start"] = {"seconds": time.perf_counter() - began}
+        found["start"] |= {f"CPU of {kind}_s": s - before[kind] for kind, s in own_cpu_s().items()}
+        found |= {f"ray, {n}": timed("ray", n, doctor.examine, jobs) for n in (1, 2)}
+        found["idle ray, 2"] = timed("ray", 2, nothing, numbers)
+    return found
+
+
+def middle(turns: list[dict[str, dict[str, float]]], name: str) -> dict[str, float]:
+    """Medians over the turns, of each figure of a call."""
+    rows = [one[name] for one in turns]
+    return {what: round(statistics.median(row[what] for row in rows), 6) for what in rows[0]}
+
+
+def ratios(turns: list[dict[str, dict[str, float]]], one: str, other: str, what: str) -> float:
+    """The median over the turns, whose calls have about the same speed of the machine."""
+    found = [turn[one][what] / turn[other][what] for turn in turns]
+    print(f"{one} / {other}, {what}:", [round(ratio, 3) for ratio in found], flush=True)
+    return statistics.median(found)
 
 
 def journal_ms() -> float:
@@ -139,45 +182,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", type=int, default=40)
-    parser.add_argument("--noops", type=int, default=2000)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--noops", type=int, default=20000)
     given = parser.parse_args()
     # One thread a worker, so that two workers have two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *_paths()])
     manifest = find(DATA / "chaos_ct")
-    case = manifest.cases[0]
-    jobs = [(case, manifest)] * given.cases
+    jobs = [(manifest.cases[0], manifest)] * given.cases
     numbers = list(range(given.noops))
-    found = {
-        f"local, {workers}": timed("local", workers, doctor.examine, jobs) for workers in (1, 2)
-    }
-    idle = {"local, 2": timed("local", 2, nothing, numbers)}
-    # One cluster for all calls, as for a user who has one; what its start costs is apart.
-    began, before = time.perf_counter(), own_cpu_s()
-    with _connected(""):
-        start = {"seconds": time.perf_counter() - began}
-        start |= {f"CPU of {kind}_s": s - before[kind] for kind, s in own_cpu_s().items()}
-        found |= {
-            f"ray, {workers}": timed("ray", workers, doctor.examine, jobs) for workers in (1, 2)
-        }
-        idle["ray, 2"] = timed("ray", 2, nothing, numbers)
-    local, ray = (found[f"{engine}, 2"] for engine in ("local", "ray"))
+    turns = [turn(jobs, numbers) for _ in range(given.turns)]
     keep(
         "engines",
         {
             "case": "chaos_ct: 78 DICOM slices of 512x512, examined",
+            "turns": given.turns,
             "cases": given.cases,
             "cases without work": given.noops,
-            "calls": found,
-            "calls without work": idle,
-            "start of a cluster": start,
+            "calls": {name: middle(turns, name) for name in CALLS},
+            "calls without work": {
+                name: middle(turns, f"idle {name}") for name in ("local, 2", "ray, 2")
+            },
+            "start of a cluster": middle(turns, "start"),
             "a line of the journal_ms": journal_ms(),
-            "ray against local, CPU a case": ray["CPU, a case_s"] / local["CPU, a case_s"],
-            "ray against local, without starts": ray["a case_s"] / local["a case_s"],
-            "ray against local, in all": ray["seconds"] / local["seconds"],
-            "1 to 2 workers, local": found["local, 1"]["a case_s"] / local["a case_s"],
-            "1 to 2 workers, ray": found["ray, 1"]["a case_s"] / ray["a case_s"],
+            **{name: ratios(turns, *which) for name, which in RATIOS.items()},
         },
     )
 

@@ -79,6 +79,27 @@ def test_poison_cases_are_given_up_and_all_others_done_once(cluster, tmp_path):
     assert "in work" in found["unexpected"].log
 
 
+def test_short_cases_are_sent_together_and_parted_by_a_death(cluster, tmp_path):
+    names = [f"case_{n}" for n in range(300)]
+    names[150:150] = ["dies", "damaged", "dies once", "unexpected"]
+    items, came = [(str(tmp_path), name) for name in names], []
+    began = time.perf_counter()
+    outcomes = cluster.run(
+        work, items, names=names, workers=2, each=lambda outcome: came.append(outcome.name)
+    )
+    assert time.perf_counter() - began < 60
+    assert [o.name for o in outcomes] == names and sorted(came) == sorted(names)
+    found = {o.name: o for o in outcomes}
+    failed = {o.name for o in outcomes if o.error is not None}
+    assert failed == {"dies", "damaged", "unexpected"}
+    assert "given up after 3 tries" in str(found["dies"].error)
+    assert "given up after 3 tries" in str(found["unexpected"].error)
+    assert len(tried(tmp_path, "unexpected")) == 3 and len(tried(tmp_path, "dies")) <= 4
+    # Only those that were with a worker when it died were done again.
+    again = sum(len(tried(tmp_path, name)) > 1 for name in names if name.startswith("case_"))
+    assert again < 200
+
+
 class Ahead:
     """Writes which case is read next, by which process; a case is ``work``."""
 

@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from ..core.errors import DelineateError, UsageError
 from ..core.progress import Progress, silent
 from ..formats.apart import UNTRUSTED, is_untrusted
 from .local import NO_LIMITS, Limits, Outcome, attempt, ignored, look_ahead, warm_up
-from .pool import Pool, Stage, Stages
+from .pool import TOGETHER_S, Pool, Stage, Stages
 from .stopping import STOPPING
 
 SPOOL_BYTES = 8 << 30  # of what waits between stages, by default
@@ -157,6 +158,16 @@ class _Worker:
     def call(self, item: Any, name: str, *given: Any) -> Outcome[Any]:
         """The outcome of the last stage; ``given`` is the value of the one before."""
         return attempt(lambda one: self.function(one, *given), item, name)
+
+    def call_each(self, items: Sequence[Any], names: Sequence[str]) -> list[Outcome[Any]]:
+        """The outcomes of the only stage, until one is unexpected or the time is over."""
+        outcomes: list[Outcome[Any]] = []
+        begun = time.perf_counter()
+        for item, name in zip(items, names, strict=True):
+            outcomes.append(self.call(item, name))
+            if outcomes[-1].log or time.perf_counter() - begun > TOGETHER_S:
+                break
+        return outcomes
 
     def call_ahead(self, item: Any, name: str, following: Any) -> Outcome[Any]:
         """The outcome of the only stage; meanwhile ``following`` is read, most likely the next."""

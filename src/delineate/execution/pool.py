@@ -8,6 +8,10 @@ all, and then is a failure as any other. An error of this package (a damaged sca
 everywhere and is not tried again. A machine that is lost (a spot node) is not the fault of its
 case, which then is tried ``MOST_TRIES`` times.
 
+Cases that need less time than a message (a list of which most is done, a small file) are sent
+several together, as many as need about ``TOGETHER_S``. If their worker ends, each is tried alone,
+and none has lost a try.
+
 With several stages each has its own workers, and a value waits in the object store for the next
 one. No further case is begun while the values that wait, and those that are expected, need more
 than the spool may have, or while enough cases wait for the stage in the middle. A case that is
@@ -29,6 +33,7 @@ from .local import LOOK_EVERY_S, TRIES, Outcome, given_up
 
 NODE_DIED = "its node has died"  # in what Ray reports about a worker
 MOST_TRIES = 20  # with those that ended with their machine
+TOGETHER_S, MOST_TOGETHER = 0.05, 100  # time and number of cases that are sent together
 AHEAD = 2  # cases that wait for each worker of the second stage, or are being read
 
 
@@ -60,13 +65,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker does: a case, or None while it starts; since when; where its value will be."""
+    """What a worker does: a case, or None while it starts; since when; where its value will be; the
+    cases after it.
+    """
 
     worker: Any
     stage: int
     index: int | None
     since: float
     value: Any = None
+    more: tuple[int, ...] = ()
 
 
 @dataclass
@@ -84,7 +92,8 @@ class Pool:
     spool_bytes: int = 0
     reads_ahead: bool = False  # with one stage only
     ahead: dict[Any, int] = field(default_factory=dict)  # worker -> the case that it reads ahead
-    alone: set[int] = field(default_factory=set)  # cases that are not read ahead again
+    alone: set[int] = field(default_factory=set)  # cases that are not with others in a worker again
+    pace_s: float | None = None  # of the last cases, each
     outcomes: dict[int, Outcome[Any]] = field(default_factory=dict)
     busy: dict[Any, _Job] = field(default_factory=dict)  # what is awaited -> who does it
     values: dict[int, tuple[Any, int]] = field(default_factory=dict)  # that wait, with their bytes
@@ -164,6 +173,12 @@ class Pool:
     def _send(self, worker: Any, stage: int, index: int) -> None:
         given = (self.values[index][0],) if stage else ()
         call, value = worker.call, None
+        if more := self._together(index):
+            these = [index, *more]
+            listed = [self.items[one] for one in these], [self.names[one] for one in these]
+            job = _Job(worker, stage, index, time.perf_counter(), None, more)
+            self.busy[worker.call_each.remote(*listed)] = job
+            return
         if (following := self._following(index)) is not None:
             self.ahead[worker] = following
             call, given = worker.call_ahead, (self.items[following],)
@@ -172,6 +187,20 @@ class Pool:
         found = call.remote(self.items[index], self.names[index], *given)
         reference, value = found if stage + 1 < len(self.stages) else (found, None)
         self.busy[reference] = _Job(worker, stage, index, time.perf_counter(), value)
+
+    def _together(self, index: int) -> tuple[int, ...]:
+        """The cases that are sent with this one, which wait no longer."""
+        queue, pace_s = self.queues[0], self.pace_s
+        if len(self.stages) > 1 or self.reads_ahead or pace_s is None or index in self.alone:
+            return ()
+        # No worker may have much left when the others have nothing to do.
+        most = min(MOST_TOGETHER, len(queue) // (2 * self.stages[0].count))
+        if pace_s > 0:
+            most = min(most, int(TOGETHER_S / pace_s))
+        found: list[int] = []
+        while len(found) + 1 < most and queue[0] not in self.alone:
+            found.append(queue.popleft())
+        return tuple(found)
 
     def _following(self, index: int) -> int | None:
         """The case that the worker of this one reads ahead, which waits no longer."""
@@ -190,6 +219,9 @@ class Pool:
         try:
             outcome = self.ray.get(reference)
         except (self.ray.exceptions.RayError, OSError) as error:
+            if job.more:
+                self._apart(job)
+                return
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             why = said[-1 if job.index is None else 0] if said else type(error).__name__
             # A worker that is out of reach is that of a machine whose end is not known yet; so is
@@ -200,6 +232,9 @@ class Pool:
             return
         if job.index is None:
             self.tries[None] = self.excused[None] = 0
+        elif job.more:
+            self._receive_each(job, outcome)
+            return
         elif outcome.log:  # unexpected: perhaps of this process or machine alone
             self._lost(job, "", outcome)
             return
@@ -212,6 +247,28 @@ class Pool:
             self._finish(job.index, replace(outcome, tries=self.tries[job.index] + 1))
         self.idle[job.stage].append(job.worker)
 
+    def _receive_each(self, job: _Job, outcomes: Sequence[Outcome[Any]]) -> None:
+        """Of cases that were sent together, as many as were done; the last may be unexpected."""
+        assert job.index is not None
+        these = (job.index, *job.more)
+        self.queues[0].extendleft(reversed(these[len(outcomes) :]))
+        for index, outcome in zip(these, outcomes, strict=False):
+            if outcome.log:
+                self._lost(replace(job, index=index, more=()), "", outcome)
+                return
+            self._finish(index, outcome)
+        self.idle[job.stage].append(job.worker)
+
+    def _apart(self, job: _Job) -> None:
+        """The worker of several cases has ended, or has to: each is tried alone."""
+        assert job.index is not None
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(job.worker)
+        these = (job.index, *job.more)
+        self.alone.update(these)
+        self.queues[0].extendleft(reversed(these))
+        self._start(job.stage)
+
     def _end_overdue(self) -> None:
         if self.seconds is None:
             return
@@ -221,6 +278,9 @@ class Pool:
                 continue
             if now - job.since + self.spent[job.index] > self.seconds:
                 del self.busy[reference]
+                if job.more:
+                    self._apart(job)
+                    continue
                 self._lost(job, f"took longer than {self.seconds:g} s")
 
     def _lost(self, job: _Job, why: str, outcome: Outcome[Any] | None = None) -> None:
@@ -253,6 +313,8 @@ class Pool:
         if outcome.error is not None:
             outcome = replace(outcome, value=None)  # of a stage before the last, its bytes
         self.values.pop(index, None)
+        pace_s = outcome.seconds if self.pace_s is None else self.pace_s
+        self.pace_s = pace_s + (outcome.seconds - pace_s) / 10
         self.outcomes[index] = outcome
         self.each(outcome)
         self.report(len(self.outcomes), len(self.items), outcome.name)
