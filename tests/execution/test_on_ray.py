@@ -83,11 +83,9 @@ def test_short_cases_are_sent_together_and_parted_by_a_death(cluster, tmp_path):
     names = [f"case_{n}" for n in range(300)]
     names[150:150] = ["dies", "damaged", "dies once", "unexpected"]
     items, came = [(str(tmp_path), name) for name in names], []
-    began = time.perf_counter()
     outcomes = cluster.run(
         work, items, names=names, workers=2, each=lambda outcome: came.append(outcome.name)
     )
-    assert time.perf_counter() - began < 60
     assert [o.name for o in outcomes] == names and sorted(came) == sorted(names)
     found = {o.name: o for o in outcomes}
     failed = {o.name for o in outcomes if o.error is not None}

@@ -8,9 +8,9 @@ all, and then is a failure as any other. An error of this package (a damaged sca
 everywhere and is not tried again. A machine that is lost (a spot node) is not the fault of its
 case, which then is tried ``MOST_TRIES`` times.
 
-Cases that need less time than a message (a list of which most is done, a small file) are sent
-several together, as many as need about ``TOGETHER_S``. If their worker ends, each is tried alone,
-and none has lost a try.
+Cases that need hardly more time than a message (a list of which most is done, a small file) are
+sent several together, as many as need about ``TOGETHER_S``, unless there is a limit of time, which
+is that of one case. If their worker ends, each is tried alone, and none has lost a try.
 
 With several stages each has its own workers, and a value waits in the object store for the next
 one. No further case is begun while the values that wait, and those that are expected, need more
@@ -191,7 +191,9 @@ class Pool:
     def _together(self, index: int) -> tuple[int, ...]:
         """The cases that are sent with this one, which wait no longer."""
         queue, pace_s = self.queues[0], self.pace_s
-        if len(self.stages) > 1 or self.reads_ahead or pace_s is None or index in self.alone:
+        if len(self.stages) > 1 or self.reads_ahead or self.seconds is not None:
+            return ()
+        if pace_s is None or index in self.alone:
             return ()
         # No worker may have much left when the others have nothing to do.
         most = min(MOST_TOGETHER, len(queue) // (2 * self.stages[0].count))
@@ -260,7 +262,7 @@ class Pool:
         self.idle[job.stage].append(job.worker)
 
     def _apart(self, job: _Job) -> None:
-        """The worker of several cases has ended, or has to: each is tried alone."""
+        """The worker of several cases has ended: each is tried alone."""
         assert job.index is not None
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(job.worker)
@@ -278,9 +280,6 @@ class Pool:
                 continue
             if now - job.since + self.spent[job.index] > self.seconds:
                 del self.busy[reference]
-                if job.more:
-                    self._apart(job)
-                    continue
                 self._lost(job, f"took longer than {self.seconds:g} s")
 
     def _lost(self, job: _Job, why: str, outcome: Outcome[Any] | None = None) -> None:
