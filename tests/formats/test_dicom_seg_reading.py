@@ -354,6 +354,54 @@ def test_frames_that_contradict_their_sources_or_each_other(tmp_path):
         seg.read_seg(saved(dataset, tmp_path / "y.dcm"))
 
 
+def test_frames_of_images_outside_the_series_are_noted(tmp_path):
+    dataset = segmentation(series(tmp_path / "ct"), np.maximum(labels(1), 1))
+    for one in dataset.PerFrameFunctionalGroupsSequence[:2]:
+        one.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+    label = Source(str(saved(dataset, tmp_path / "x.dcm")), like=str(tmp_path / "ct"))
+    assert read_label_file(label).meta["notes"] == [
+        f"2 of {SLICES} frames name an image that is no slice of this one; their positions count"
+    ]
+
+
+def test_another_series_in_the_same_frame_of_reference_is_noted(tmp_path):
+    other = series(tmp_path / "ct", frame="1.2.3.4")
+    path = saved(segmentation(series(frame="1.2.3.4"), labels(1)), tmp_path / "x.dcm")
+    found = read_label_file(Source(str(path), like=str(tmp_path / "ct")))
+    assert found.meta["notes"] == [
+        f"it refers to {SLICES} images of another series in the frame of reference of this one, "
+        "and to none of this one; positions count"
+    ]
+    assert found.grid.matches(image_grid(other), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("behind", "more", "found"),
+    [
+        (b"", b"", []),
+        (b"", b"rest of another file", ["20 bytes follow the element with the pixels"]),
+        (b"", b"\xfc\xff\xfc\xffOB\0\0\2\0\0\0\0\0", []),  # Data Set Trailing Padding
+        (b"12345678", b"", ["8 bytes follow the last frame, which"]),
+    ],
+)
+def test_bytes_behind_the_pixels_are_noted(tmp_path, behind, more, found):
+    dataset = segmentation(series(), labels(1))
+    dataset.PixelData += bytes(len(dataset.PixelData) % 2) + behind
+    path = saved(dataset, tmp_path / "x.dcm")
+    path.write_bytes(path.read_bytes() + more)
+    notes = seg.read_seg(path).meta.get("notes", [])
+    assert len(notes) == len(found) and all(a in b for a, b in zip(found, notes, strict=True))
+
+
+def test_more_coded_frames_than_stated_are_refused(tmp_path):
+    dataset = segmentation(series(), labels(1), "FRACTIONAL")
+    dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    dataset.NumberOfFrames -= 1
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
+    with pytest.raises(FormatError, match="4 coded frames, but NumberOfFrames is 3"):
+        seg.read_seg(saved(dataset, tmp_path / "x.dcm"))
+
+
 def test_another_frame_of_reference_is_refused(tmp_path):
     source, pixels = series(tmp_path / "CT"), labels(2)
     other = series(frame="1.2.3.4")

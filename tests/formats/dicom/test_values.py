@@ -188,6 +188,30 @@ def test_what_is_stated_and_not_applied(tmp_path):
     ]
 
 
+def test_scales_that_differ_between_slices_are_noted(tmp_path):
+    slices = [ct(np.array([[4, 5]], U16), k, Modality="MR") for k in range(3)]
+    for one, slope in zip(slices, (0.25, 0.25, 0.5), strict=True):
+        item = pydicom.Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, 0.0
+        one.RealWorldValueMappingSequence = [item]
+        one.PixelPaddingValue = 7
+    slices[0].PixelPaddingValue = 6
+    volume = read(tmp_path, *slices)
+    assert not {"real_world", "padding"} & set(volume.meta)
+    assert volume.meta["notes"] == [
+        "1 of 3 files state another real-world value map than the first; none is applied",
+        "2 of 3 files state another PixelPaddingValue than the first; none is marked as padding",
+    ]
+
+
+def test_bytes_behind_the_element_with_the_pixels_are_noted(tmp_path):
+    write(tmp_path, ct(np.array([[4, 5]], U16)))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes() + b"rest of a file")
+    (note,) = files.read(tmp_path).meta["notes"]
+    assert note == "14 bytes follow the element with the pixels, which are not read"
+
+
 @pytest.mark.parametrize(
     ("fields", "unit"),
     [

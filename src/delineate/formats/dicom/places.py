@@ -45,6 +45,10 @@ class Places:
                 found.setdefault(one.instance, {}).setdefault(frame, []).append(float(height))
         return cls(found)
 
+    def knows(self, named: Iterable[Named]) -> bool:
+        """Whether one of the images is of the series."""
+        return any(instance in self.heights for instance, _ in named)
+
     def away(self, named: Iterable[Named], height: float) -> float:
         """The distance in gaps between a height and the nearest image that is named; 0 if it is in
         the slice of one of them, or if none of them is known.

@@ -77,10 +77,19 @@ class References:
 
     def note_about_images(self, series: Series) -> str:
         """A sentence if some of the images that the object refers to are no slices of the series;
-        else "". If none is, one of the two got new UIDs.
+        else "". If none is, it is another series in the same frame of reference, or one of the two
+        got new UIDs.
         """
         lost = len(self.instances - {one.instance for one in series.planes})
-        if lost in (0, len(self.instances)):
+        if lost and lost == len(self.instances):
+            is_other = self.series and series.uid not in self.series
+            if not is_other or _frame_of(series) not in self.frames_of_reference:
+                return ""
+            return (
+                f"it refers to {lost} images of another series in the frame of reference of this "
+                "one, and to none of this one; positions count"
+            )
+        if not lost:
             return ""
         return (
             f"it refers to {len(self.instances)} images, of which {lost} are no slices of this one"

@@ -102,6 +102,14 @@ class _Value(NamedTuple):
     value: Any
 
 
+# What may follow the pixels: digital signatures and padding (PS3.5 7.2, PS3.6), in both orders.
+AFTER_PIXELS = tuple(
+    struct.pack(order + "HH", *tag)
+    for order in "<>"
+    for tag in ((0xFFFA, 0xFFFA), (0xFFFC, 0xFFFC))
+)
+
+
 class _DamageError(Exception):
     """The elements cannot be followed any further."""
 
@@ -227,6 +235,9 @@ class Header:
             walk.follow_fragments(at)
         else:
             self._compare(nbytes, None if walk.nbytes is None else walk.nbytes - at)
+            rest = 0 if walk.nbytes is None else walk.nbytes - at - nbytes
+            if rest > 0 and not self.doubt and walk.peek(at + nbytes, 4) not in AFTER_PIXELS:
+                self.doubt = f"{rest} bytes follow the element with the pixels, which are not read"
 
     def _compare(self, stated: int, held: int | None) -> None:
         """Compare the bytes of pixels that are stated, those that are there (None if that is not

@@ -8,7 +8,6 @@ the next without padding (PS3.5 8.1.1). RLE is decoded here, other syntaxes in a
 from __future__ import annotations
 
 import math
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,8 +22,10 @@ from ....core.inputs import refuse_large
 from ....extras import require_extra
 from ... import apart, archive
 from ...disk import told
+from ..header.elements import AFTER_PIXELS
 from ..header.file import lenient, open_dataset
 from ..values import DECODERS
+from ..values.coded import ITEM_TAG, STARTS
 from .header import SegHeader
 
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -39,14 +40,14 @@ def frames(header: SegHeader) -> Iterator[NDArray[Any]]:
     Raises:
         FormatError: truncated pixels, or ones that cannot be decoded.
     """
-    import pydicom
-
     with told(header.path, "DICOM SEG"):
         if header.syntax == BIG_ENDIAN:
             raise FormatError("a segmentation with bytes in big-endian order")
+        if _is_encapsulated(header):
+            _refuse_more(header)
         if header.syntax == DEFLATED_FRAMES:
             found = _inflated(header)
-        elif not pydicom.uid.UID(header.syntax).is_encapsulated:
+        elif not _is_encapsulated(header):
             found = _plain(header)
         elif header.syntax == RLE:
             found = _decoded(header.path, "pydicom", range(header.frames))
@@ -60,6 +61,13 @@ def frames(header: SegHeader) -> Iterator[NDArray[Any]]:
             yield frame
         if count < header.frames:
             raise FormatError(f"{header.frames} frames are stated, but {count} are stored")
+
+
+def _is_encapsulated(header: SegHeader) -> bool:
+    """Whether pixels are in fragments; pydicom does not know all syntaxes."""
+    from pydicom.uid import UID
+
+    return header.syntax == DEFLATED_FRAMES or UID(header.syntax).is_encapsulated
 
 
 def _plain(header: SegHeader) -> Iterator[NDArray[Any]]:
@@ -84,6 +92,38 @@ def _plain(header: SegHeader) -> Iterator[NDArray[Any]]:
         yield _unpacked(source.read(first // 8, math.ceil(last / 8)), header, first % 8)
 
 
+def spare_bytes(header: SegHeader) -> tuple[str, ...]:
+    """A sentence about bytes of pixels that are not compressed behind the last frame."""
+    if _is_encapsulated(header):
+        return ()
+    source, pixels = _Bytes.of(header), header.rows * header.columns
+    needed = math.ceil(header.frames * pixels * header.bits / 8)
+    inside, behind = source.length - needed - needed % 2, source.behind
+    if inside <= 0 and not behind:
+        return ()
+    where = "the last frame" if inside > 0 else "the element with the pixels"
+    return (f"{max(inside, 0) or behind} bytes follow {where}, which are not read",)
+
+
+def _refuse_more(header: SegHeader) -> None:
+    """Refuse more coded frames than the header states.
+
+    Raises:
+        FormatError: there are.
+    """
+    is_one_each, count = header.syntax in (RLE, DEFLATED_FRAMES), 0
+    with archive.opened(header.path) as file:
+        file.seek(header.begin + 12)
+        at, is_table = header.begin + 12, True
+        while (head := file.read(11))[:4] == ITEM_TAG and len(head) > 7:
+            count += not is_table and (is_one_each or head[8:] in STARTS)
+            is_table = False
+            at += 8 + int.from_bytes(head[4:8], "little")
+            file.seek(at)
+    if count > header.frames:
+        raise FormatError(f"{count} coded frames, but NumberOfFrames is {header.frames}")
+
+
 def _unpacked(raw: bytes, header: SegHeader, skipped: int = 0) -> NDArray[Any]:
     """The pixels of one frame; of bits, the first ``skipped`` belong to the frame before."""
     shape = header.rows, header.columns
@@ -96,8 +136,11 @@ def _unpacked(raw: bytes, header: SegHeader, skipped: int = 0) -> NDArray[Any]:
 class _Bytes:
     """The value of the element with the pixels: in the file, or unpacked in memory."""
 
-    def __init__(self, path: Path, begin: int, length: int, held: bytes = b"") -> None:
+    def __init__(
+        self, path: Path, begin: int, length: int, held: bytes = b"", behind: int = 0
+    ) -> None:
         self._path, self._begin, self.length, self._held = path, begin, length, held
+        self.behind = behind  # bytes of the file behind the element
         self._files = ExitStack()
         self._file = None if held else self._files.enter_context(archive.opened(path))
 
@@ -110,13 +153,18 @@ class _Bytes:
             file.seek(header.begin)
             head = file.read(12)
             size = archive.nbytes_of(file, header.path)
+            # Tag, then the length; or tag, value representation, two reserved bytes and the length.
+            at = 4 if header.syntax == IMPLICIT else 8
+            length = int.from_bytes(head[at : at + 4], "little")
+            begin = header.begin + at + 4
+            behind = max(0, size - begin - length) if size is not None else 0
+            if behind:
+                file.seek(begin + length)
+                behind = 0 if file.read(4) in AFTER_PIXELS else behind
         if head[:4] != b"\xe0\x7f\x10\x00":
             raise FormatError("has no pixel data")
-        # Tag, then the length; or tag, value representation, two reserved bytes and the length.
-        at = 4 if header.syntax == IMPLICIT else 8
-        length = struct.unpack("<I", head[at : at + 4])[0]
-        begin = header.begin + at + 4
-        return cls(header.path, begin, length if size is None else min(length, size - begin))
+        held = length if size is None else min(length, size - begin)
+        return cls(header.path, begin, held, behind=behind)
 
     def read(self, first: int, last: int) -> bytes:
         if self._file is None:

@@ -113,6 +113,20 @@ def misplaced(header: SegHeader, like: Grid, places: Places) -> str:
     )
 
 
+def strangers(header: SegHeader, places: Places) -> str:
+    """A sentence about frames that name images, none of which is of the series; "" if there is
+    none, or if the series has none of all: then one of the two got new UIDs.
+    """
+    named = [one for one in header.sources if one]
+    count = sum(not places.knows(one) for one in named)
+    if count in (0, len(named)):
+        return ""
+    return (
+        f"{count} of {header.frames} frames name an image that is no slice of this one; their "
+        "positions count"
+    )
+
+
 def _flat(header: SegHeader, like: Grid | None) -> Grid:
     """The grid of the frames of a 2-D image without a place in space: they have its pixels (PS3.3
     A.51.1).

@@ -24,9 +24,9 @@ from ....core.labels import Label, LabelSet, default_colour
 from ....core.volume import Volume
 from ...disk import told
 from ..places import Places
-from .frames import frames
+from .frames import frames, spare_bytes
 from .header import SegHeader, Segment, read_header
-from .planes import misplaced, overruled_gap, planes
+from .planes import misplaced, overruled_gap, planes, strangers
 
 HALF = 0.5  # of the maximum: voxels of a fractional segmentation from here on are inside
 SAME_VOXEL_MM = 1e-3  # largest difference of the sizes of equal voxels
@@ -77,9 +77,12 @@ def read_seg(
         volume = _read(header, like, threshold, only)
         if like is None:
             return volume
-        if note := "" if places is None else misplaced(header, like, places):
+        found = (
+            () if places is None else (misplaced(header, like, places), strangers(header, places))
+        )
+        if notes := [note for note in found if note]:
             volume = replace(
-                volume, meta=volume.meta | {"notes": [*volume.meta.get("notes", ()), note]}
+                volume, meta=volume.meta | {"notes": [*volume.meta.get("notes", ()), *notes]}
             )
         return _placed(volume, like)
 
@@ -184,7 +187,7 @@ def _read(
     _refuse_repeated(header, k)
     segments = _chosen(header, only)
     frames_in = _Frames(header, grid, k, segments)
-    notes, unit = [*header.notes, *overruled_gap(header, grid)], "label"
+    notes, unit = [*header.notes, *overruled_gap(header, grid), *spare_bytes(header)], "label"
     if header.kind == "LABELMAP":
         array: NDArray[Any] = frames_in.looked_up()
     elif header.kind == "BINARY":

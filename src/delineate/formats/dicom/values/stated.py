@@ -24,6 +24,12 @@ MOST_ABOUT = 100  # characters of the name of a scanner
 SEXES = ("F", "M", "O")
 YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
 EXACT = ("CT", "MR", "PT", "NM")  # modalities whose values are measurements
+# Of ``meta``, where files may differ.
+NOT_APPLIED = {
+    "real_world": "real-world value map than the first; none is applied",
+    "philips_scale": "private scale of Philips than the first; none is applied",
+    "stored_padding": "PixelPaddingValue than the first; none is marked as padding",
+}
 NO_SLOPE = "RescaleSlope is 0, which is read as 1"
 NO_INTERCEPT = "RescaleSlope is stated without RescaleIntercept, which is read as 0"
 
@@ -93,7 +99,9 @@ def about(dataset: Any) -> dict[str, Any]:
 
 
 def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all headers of a volume state alike, in ``meta``; a note of some has their number."""
+    """What all headers of a volume state alike, in ``meta``; a note of some has their number, and
+    what they state differently is noted.
+    """
     first = stated[0]
     found = {k: deepcopy(v) for k, v in first.items() if all(one.get(k) == v for one in stated)}
     counts = Counter(note for one in stated for note in one.get("notes", ()))
@@ -101,6 +109,9 @@ def merged(stated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         note if count == len(stated) else f"{count} of {len(stated)} files: {note}"
         for note, count in counts.items()
     ]
+    for key, name in NOT_APPLIED.items():
+        if others := sum(one.get(key) != first.get(key) for one in stated):
+            notes.append(f"{others} of {len(stated)} files state another {name}")
     return found | ({"notes": notes} if notes else {})
 
 
