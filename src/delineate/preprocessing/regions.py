@@ -8,14 +8,17 @@ and it needs no library whose import takes longer than a small scan.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 COARSE_MM = 5.0  # spacing of the grid on which the body is searched
-SLAB_VOXELS = 2**22  # of an array whose runs are found at once
+# With fewer voxels for each run, as in noise, SciPy labels voxels faster than NumPy joins runs.
+VOXELS_OF_A_RUN = 16
+SLAB_VOXELS = 2**21  # of an array whose runs are found at once
 # The neighbouring rows (i, j) of a row that come after it.
 _NEXT_ROWS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -64,9 +67,8 @@ def component_sizes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     >>> component_sizes(np.array([[[True, False, True, True]]])).tolist()
     [1, 2]
     """
-    found = _Runs.of(_with_long_rows(mask)[0])
-    sizes = np.bincount(found.components(), weights=found.ends - found.starts)
-    return sizes[sizes > 0].astype(np.int64)
+    sizes = _components(_with_long_rows(mask)[0])[1]
+    return sizes[sizes > 0]
 
 
 def keep_largest(labels: NDArray[Any], value: int) -> int:
@@ -80,15 +82,15 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
     if box is None:
         return 0
     # Of equal components the first is kept, however the array lies in memory.
-    near, found = labels[box], _Runs.of(mask[box])
-    component = found.components()
-    lengths = found.ends - found.starts
-    stray = component != np.bincount(component, weights=lengths).argmax()
-    if not stray.any():
-        return 0
-    for row, start, end in zip(*(a[stray].tolist() for a in found.lines), strict=True):
-        near[(*divmod(row, near.shape[1]), slice(start, end))] = 0
-    return int(lengths[stray].sum())
+    near, inside = labels[box], mask[box]
+    components, sizes = _components(inside)
+    largest = sizes.argmax()
+    # The runs are found again, because those of a whole scan may need several times its memory.
+    for (_, _, runs), own in zip(_slabs(inside), components, strict=True):
+        stray = own != largest
+        for row, start, end in zip(*(a[stray].tolist() for a in runs.lines), strict=True):
+            near[(*divmod(row, near.shape[1]), slice(start, end))] = 0
+    return int(sizes.sum() - sizes[largest])
 
 
 def boxes(labels: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
@@ -98,26 +100,21 @@ def boxes(labels: NDArray[Any]) -> dict[int, tuple[slice, ...]]:
     {3: (slice(0, 2, None), slice(0, 1, None), slice(1, 3, None))}
     """
     array, order = _with_long_rows(labels)
-    found = _Runs.of(array)
-    if not len(found.values):
-        return {}
-    # The runs of each value in turn, then the first and last place of each along each axis.
-    sorting = np.argsort(found.values, kind="stable")
-    rows, starts, ends = (line[sorting] for line in found.lines)
-    values, firsts = np.unique(found.values[sorting], return_index=True)
-    i, j = np.divmod(rows, array.shape[1])
-    low = [np.minimum.reduceat(place, firsts) for place in (i, j, starts)]
-    high = [np.maximum.reduceat(place, firsts) for place in (i + 1, j + 1, ends)]
-    own = [int(np.flatnonzero(np.array(order) == axis)[0]) for axis in range(3)]
-    return {
-        int(value): tuple(slice(int(low[axis][n]), int(high[axis][n])) for axis in own)
-        for n, value in enumerate(values)
-    }
+    own = [order.index(axis) for axis in range(3)]
+    found: dict[int, tuple[slice, ...]] = {}
+    for _, _, runs in _slabs(array):
+        for value, box in runs.boxes().items():
+            known = found.get(value, box)
+            found[value] = tuple(
+                slice(min(a.start, b.start), max(a.stop, b.stop))
+                for a, b in zip(known, box, strict=True)
+            )
+    return {value: tuple(found[value][axis] for axis in own) for value in sorted(found)}
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of all values above 0, in order.
+    """The runs of all values above 0 in some planes of an array (I, J, K), in order.
 
     Args:
         rows: the row i J + j of each.
@@ -133,48 +130,48 @@ class _Runs:
     size: int
 
     @classmethod
-    def of(cls, array: NDArray[Any]) -> _Runs:
-        """Those of (I, J, K), found plane by plane so that little memory is taken."""
-        planes = max(1, SLAB_VOXELS // max(1, math.prod(array.shape[1:])))
-        length = max(1, array.shape[2])
-        parts = []
-        for first in range(0, len(array), planes):
-            flat = np.ascontiguousarray(array[first : first + planes]).reshape(-1, array.shape[2])
-            begins = np.ones(flat.shape, bool)
-            np.not_equal(flat[:, 1:], flat[:, :-1], out=begins[:, 1:])
-            at = np.flatnonzero(begins)
-            values, ends = flat.reshape(-1)[at], np.append(at[1:], flat.size)
-            kept = np.flatnonzero(values > 0)
-            rows, starts = np.divmod(at[kept], length)
-            lengths = ends[kept] - at[kept]
-            parts.append((rows + first * array.shape[1], starts, starts + lengths, values[kept]))
-        none = np.zeros(0, np.intp)
-        parts = parts or [(none, none, none, none.astype(array.dtype))]
-        rows, starts, ends, values = (np.concatenate(one) for one in zip(*parts, strict=True))
-        return cls(rows, starts, ends, values, array.shape[1])
+    def of(cls, array: NDArray[Any], first: int = 0) -> _Runs:
+        """Those of (I, J, K), whose first plane is ``first``."""
+        flat = np.ascontiguousarray(array).reshape(-1, array.shape[2])
+        begins = np.ones(flat.shape, bool)
+        np.not_equal(flat[:, 1:], flat[:, :-1], out=begins[:, 1:])
+        at = np.flatnonzero(begins)
+        values, ends = flat.reshape(-1)[at], np.append(at[1:], flat.size)
+        kept = np.flatnonzero(values > 0)
+        rows, starts = np.divmod(at[kept], max(1, array.shape[2]))
+        lengths = ends[kept] - at[kept]
+        rows += first * array.shape[1]
+        return cls(rows, starts, starts + lengths, values[kept], array.shape[1])
 
     @property
     def lines(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
         return self.rows, self.starts, self.ends
 
-    def components(self) -> NDArray[np.intp]:
-        """For each run the index of the first run of its connected component, whatever the values;
-        26 neighbours.
-        """
-        parents = np.arange(len(self.rows))
-        first, second = self._touching()
-        while len(first):
-            # The higher parent of two touching runs gets the lower one; then all find their roots.
-            roots = parents[first], parents[second]
-            low, high = np.minimum(*roots), np.maximum(*roots)
-            apart = low != high
-            first, second, low, high = first[apart], second[apart], low[apart], high[apart]
-            np.minimum.at(parents, high, low)
-            while (parents != (found := parents[parents])).any():
-                parents = found
-        return parents
+    def __getitem__(self, which: slice | NDArray[Any]) -> _Runs:
+        return replace(
+            self,
+            rows=self.rows[which],
+            starts=self.starts[which],
+            ends=self.ends[which],
+            values=self.values[which],
+        )
 
-    def _touching(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def boxes(self) -> dict[int, tuple[slice, ...]]:
+        """The bounding box of each value, along i, j and k."""
+        if not len(self.values):
+            return {}
+        # The runs of each value in turn, then the first and last place of each along each axis.
+        sorted_runs = self[np.argsort(self.values, kind="stable")]
+        values, firsts = np.unique(sorted_runs.values, return_index=True)
+        i, j = np.divmod(sorted_runs.rows, self.size)
+        low = [np.minimum.reduceat(place, firsts) for place in (i, j, sorted_runs.starts)]
+        high = [np.maximum.reduceat(place, firsts) for place in (i + 1, j + 1, sorted_runs.ends)]
+        return {
+            int(value): tuple(slice(int(low[axis][n]), int(high[axis][n])) for axis in range(3))
+            for n, value in enumerate(values)
+        }
+
+    def touching(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Indices of all pairs of runs in neighbouring rows that touch, also at a corner."""
         # A position in any row as one number, so that one search covers all rows.
         length = int(self.ends.max(initial=0)) + 2
@@ -193,6 +190,92 @@ class _Runs:
             pairs.append((np.repeat(own, counts), np.repeat(low, counts) + offsets))
         first, second = zip(*pairs, strict=True)
         return np.concatenate(first), np.concatenate(second)
+
+
+def _slabs(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], _Runs]]:
+    """A few planes of (I, J, K) at a time: the first plane, the voxels and their runs. So noise, with
+    nearly as many runs as voxels, needs little memory.
+    """
+    planes = max(1, SLAB_VOXELS // max(1, math.prod(array.shape[1:])))
+    for first in range(0, len(array), planes):
+        slab = array[first : first + planes]
+        yield first, slab, _Runs.of(slab, first)
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
+    """For each run of each slab of a mask (I, J, K) the number of its connected component (26
+    neighbours); and the voxels of each number, 0 where a component has another number.
+
+    A component has the lowest number of its parts, so numbers are in the order of first runs.
+    """
+    numbers: list[NDArray[np.int32]] = []
+    voxels, links = [np.zeros(0)], []
+    total, end = 0, None  # ``end``: the runs of the last plane so far, and their numbers
+    for first, slab, runs in _slabs(mask):
+        own, count = _parts(slab, runs, first)
+        numbers.append((own + total).astype(np.int32))
+        voxels.append(np.bincount(own, weights=runs.ends - runs.starts, minlength=count))
+        total += count
+        # Parts that continue from the plane before this slab.
+        plane = runs.rows // runs.size
+        if end is not None and len(plane):
+            begin = plane == plane[0]
+            links.append(_across(*end, runs[begin], numbers[-1][begin], total))
+        if len(plane):
+            last = plane == plane[-1]
+            end = runs[last], numbers[-1][last]
+    pairs = np.concatenate([np.zeros((2, 0), np.intp), *links], axis=1)
+    roots = _joined(total, *pairs)
+    sizes = np.bincount(roots, weights=np.concatenate(voxels), minlength=total)
+    return [roots[one].astype(np.int32) for one in numbers], sizes.astype(np.int64)
+
+
+def _parts(slab: NDArray[np.bool_], runs: _Runs, first: int) -> tuple[NDArray[np.intp], int]:
+    """For each run of a slab, whose first plane is ``first``, the number of its connected component
+    within it, in the order of first runs; and their count.
+    """
+    if len(runs.rows) * VOXELS_OF_A_RUN < slab.size:
+        parts, own = np.unique(_joined(len(runs.rows), *runs.touching()), return_inverse=True)
+        return own, len(parts)
+    from scipy import ndimage
+
+    labels, count = ndimage.label(slab, np.ones((3, 3, 3)))
+    i, j = np.divmod(runs.rows, runs.size)
+    return labels[i - first, j, runs.starts] - 1, int(count)
+
+
+def _across(
+    end: _Runs, end_numbers: NDArray[np.int32], begin: _Runs, numbers: NDArray[np.int32], count: int
+) -> NDArray[np.intp]:
+    """(2, n) numbers of the parts that touch across two planes, by each plane's runs and
+    their numbers, which are below ``count``.
+    """
+    both = replace(
+        end,
+        rows=np.concatenate([end.rows, begin.rows]),
+        starts=np.concatenate([end.starts, begin.starts]),
+        ends=np.concatenate([end.ends, begin.ends]),
+    )
+    own = np.concatenate([end_numbers, numbers])
+    first, second = (own[one].astype(np.int64) for one in both.touching())
+    # Each pair as one number is sorted many times faster than pairs.
+    keys = np.unique(first * (count + 1) + second)
+    return np.array(np.divmod(keys, count + 1))
+
+
+def _joined(count: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each of ``count`` things the lowest one that it is joined with by the pairs."""
+    parents = np.arange(count)
+    while len(first):
+        # The higher parent of a pair gets the lower one; then all find their roots.
+        roots = parents[first], parents[second]
+        low, high = np.minimum(*roots), np.maximum(*roots)
+        apart = low != high
+        first, second, low, high = first[apart], second[apart], low[apart], high[apart]
+        np.minimum.at(parents, high, low)
+        while (parents != (found := parents[parents])).any():
+            parents = found
+    return parents
 
 
 def _with_long_rows(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:

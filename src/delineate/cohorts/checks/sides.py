@@ -72,15 +72,24 @@ def _centroids_x(label: Volume, of: Sequence[Label], labels: LabelSet) -> dict[i
         alone = [LabelSet((b,)) for b in of]
         found = [_centroids_x(one, own.labels, own) for one, own in zip(apart, alone, strict=True)]
         return {value: x for each in found for value, x in each.items()}
-    values = [b.value for b in of]
-    where = np.nonzero(label.array)
-    held = label.array[where]
-    # Only the first row of the affine is needed for x.
-    row = label.grid.affine[0]
-    x = sum(row[axis] * index for axis, index in enumerate(where)) + row[3]
-    # Sum and number of voxels per label value.
-    total, count = np.bincount(held, weights=x), np.bincount(held)
-    return {v: float(total[v] / count[v]) for v in values if v < len(count) and count[v]}
+    if not of:
+        return {}
+    # Plane by plane as they lie in memory, because the positions of all voxels of a scan take many
+    # times its memory. Only the first row of the affine is needed for x.
+    slowest = int(np.argmax(np.abs(label.array.strides)))
+    across = [axis for axis in range(3) if axis != slowest]
+    planes, row = np.moveaxis(label.array, slowest, 0), label.grid.affine[0]
+    i, j = (row[axis] * np.arange(label.array.shape[axis]) for axis in across)
+    in_plane = i[:, None] + j[None, :] + row[3]
+    size = 1 + max(b.value for b in of)
+    total, count = np.zeros(size), np.zeros(size)
+    for number, plane in enumerate(planes):
+        inside = (plane > 0) & (plane < size)
+        held, x = plane[inside].astype(np.intp), in_plane[inside] + row[slowest] * number
+        # Sum and number of voxels per label value.
+        total += np.bincount(held, weights=x, minlength=size)
+        count += np.bincount(held, minlength=size)
+    return {b.value: float(total[b.value] / count[b.value]) for b in of if count[b.value]}
 
 
 def body_x(image: Volume) -> tuple[float, float]:
