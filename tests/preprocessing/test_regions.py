@@ -2,6 +2,8 @@
 connected components of label maps.
 """
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -78,11 +80,13 @@ def test_a_real_liver_is_not_far_from_the_body(real_data):
     assert (volume.array[far] > -300).mean() < 0.02  # a table
 
 
-@pytest.mark.parametrize("planes", [1, 2**22])
-def test_boxes_and_components_are_those_of_scipy(monkeypatch, planes):
-    monkeypatch.setattr(regions, "SLAB_VOXELS", planes)
+@pytest.mark.parametrize("by_voxels", [0, regions.VOXELS_OF_A_RUN])
+@pytest.mark.parametrize("slab", [1, 40, 2**22])
+def test_boxes_and_components_are_those_of_scipy(monkeypatch, slab, by_voxels):
+    monkeypatch.setattr(regions, "SLAB_VOXELS", slab)
+    monkeypatch.setattr(regions, "VOXELS_OF_A_RUN", by_voxels)
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(25):
         shape = tuple(rng.integers(1, 9, 3))
         labels = (rng.integers(0, 4, shape) * (rng.random(shape) < rng.random())).astype(np.uint8)
         # As it is, as NIfTI lies in memory, and as part of a larger array.
@@ -99,6 +103,20 @@ def test_boxes_and_components_are_those_of_scipy(monkeypatch, planes):
                 expected[numbered == 1 + sizes.argmax()] = 1
             assert (kept == expected).all() and removed == (array != expected).sum()
             assert connected_components(array == 1)[1] == count
+
+
+def test_noise_needs_little_memory(monkeypatch):
+    monkeypatch.setattr(regions, "SLAB_VOXELS", 2**16)
+    noise = np.random.default_rng(0).random((64, 128, 128)) < 0.25
+    tracemalloc.start()
+    try:
+        for found in (component_sizes, lambda mask: keep_largest(mask, True), boxes):
+            tracemalloc.reset_peak()
+            held, _ = tracemalloc.get_traced_memory()
+            found(noise)
+            assert tracemalloc.get_traced_memory()[1] - held < 8 * noise.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_of_nothing_there_are_no_boxes_and_no_components():

@@ -193,8 +193,9 @@ class _Runs:
 
 
 def _slabs(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], _Runs]]:
-    """A few planes of (I, J, K) at a time: the first plane, the voxels and their runs. So noise, with
-    nearly as many runs as voxels, needs little memory.
+    """A few planes of (I, J, K) at a time: the first plane, the voxels and their runs.
+
+    So noise, with nearly as many runs as voxels, needs little memory.
     """
     planes = max(1, SLAB_VOXELS // max(1, math.prod(array.shape[1:])))
     for first in range(0, len(array), planes):
