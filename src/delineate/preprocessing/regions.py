@@ -210,8 +210,10 @@ def _components(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], NDArr
     A component has the lowest number of its parts, so numbers are in the order of first runs.
     """
     numbers: list[NDArray[np.int32]] = []
-    voxels, links = [np.zeros(0)], []
-    total, end = 0, None  # ``end``: the runs of the last plane so far, and their numbers
+    voxels: list[NDArray[Any]] = [np.zeros(0)]
+    links: list[NDArray[np.intp]] = [np.zeros((2, 0), np.intp)]
+    # The runs of the last plane so far, and their numbers.
+    total, end = 0, None
     for first, slab, runs in _slabs(mask):
         own, count = _parts(slab, runs, first)
         numbers.append((own + total).astype(np.int32))
@@ -225,8 +227,7 @@ def _components(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], NDArr
         if len(plane):
             last = plane == plane[-1]
             end = runs[last], numbers[-1][last]
-    pairs = np.concatenate([np.zeros((2, 0), np.intp), *links], axis=1)
-    roots = _joined(total, *pairs)
+    roots = _joined(total, *np.concatenate(links, axis=1))
     sizes = np.bincount(roots, weights=np.concatenate(voxels), minlength=total)
     return [roots[one].astype(np.int32) for one in numbers], sizes.astype(np.int64)
 
