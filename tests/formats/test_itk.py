@@ -200,6 +200,7 @@ def test_a_pattern_may_count_down(tmp_path):
         ("Rotation = 0 1 0 1 0 0 0 0 1\nCenterOfRotation = 0 0 0\n", "", ""),
         ("ElementMin = 0\nElementMax = 1\n", "", "values from 0 to 1 .* they are 1 to 2"),
         ("ElementMin = 0\nElementMax = 0\n", "", ""),
+        ("ObjectType = Tube\n", "", "object of the type 'Tube'; it is read as an image"),
         ("elementSpacing = 2 2 2\n", "", "elementSpacing, which is not read: it is no ElementS"),
     ],
 )

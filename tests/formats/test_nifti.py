@@ -156,6 +156,43 @@ def test_other_voxel_sizes_than_those_of_the_sform_are_noted(tmp_path, grid):
     assert "by the sform; its pixdim states 9 x 9 x 9 mm" in volume.meta["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "found"),
+    [
+        (68, np.int16(1002), ""),  # labels
+        (68, np.int16(5), "its values are those of a statistic (intent_code 5)"),
+        (68, np.int16(1006), "its values are displacements"),
+        (72, np.int16(16), "its datatype has 8 bits, which counts; bitpix states 16"),
+        (88, np.float32(-3), "its pixdim states"),
+        (256, np.float32(2), "its qform has an impossible rotation"),
+    ],
+)
+def test_what_a_header_states_besides_is_noted(tmp_path, place, value, found):
+    affine = np.diag([-1.0, 2.0, 3.0, 1.0])
+    image = nib.Nifti1Image(np.zeros((4, 3, 2), np.uint8), affine)
+    image.set_qform(affine, 1)
+    data = bytearray(image.to_bytes())
+    data[place : place + value.nbytes] = value.tobytes()
+    (tmp_path / "a.nii").write_bytes(data)
+    volume = files.read(tmp_path / "a.nii")
+    notes = volume.meta.get("notes", [])
+    assert any(found in one for one in notes) if found else not notes
+    np.testing.assert_allclose(volume.grid.affine[:3, :3], affine[:3, :3])
+
+
+def test_units_and_planes_of_analyze(tmp_path):
+    image = nib.Spm2AnalyzeImage(np.zeros((4, 3, 2), np.int16), np.diag([-1.0, 2.0, 3.0, 1.0]))
+    nib.save(image, tmp_path / "a.img")
+    (tmp_path / "a.mat").unlink(missing_ok=True)
+    data = bytearray((tmp_path / "a.hdr").read_bytes())
+    data[56:60], data[60:62], data[252] = b"um\0\0", b"HU", 1
+    (tmp_path / "a.hdr").write_bytes(data)
+    volume = files.read(tmp_path / "a.img")
+    np.testing.assert_allclose(volume.spacing_mm, (0.001, 0.002, 0.003))
+    unit, plane = volume.meta["notes"]
+    assert "the unit 'HU' of its values" in unit and "states coronal slices (orient)" in plane
+
+
 def test_a_matrix_of_spm_is_noted(tmp_path, grid):
     nib.save(nib.Spm99AnalyzeImage(np.zeros(grid.shape, np.int16), grid.affine), tmp_path / "a.img")
     assert "may be in a.mat (SPM)" in files.read(tmp_path / "a.hdr").meta["notes"][0]

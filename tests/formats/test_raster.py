@@ -132,6 +132,23 @@ def test_microscopes_state_the_size_of_a_pixel(tmp_path, name, shape, how, spaci
         assert files.read(tmp_path / name, spacing_mm=(1, 2, 3)).spacing_mm == (1, 2, 3)
 
 
+def test_what_slices_state_is_noted_with_their_number(tmp_path):
+    for n in range(3):
+        more = {"c0": -32768.0, "c1": 1.0, "cf": 0, "vunit": "Gray Value"} if n == 1 else {}
+        how = {"axes": "YX", "unit": "mm", **more}
+        picture = ROWS_BY_COLUMNS.astype(np.uint16)
+        tifffile.imwrite(
+            tmp_path / f"{n}.tif", picture, imagej=True, resolution=(2, 4), metadata=how
+        )
+    pixels, function = files.read(tmp_path, spacing_mm=(1, 1, 2)).meta["notes"]
+    assert pixels == "it states pixels of 0.5 x 0.25 mm; the 1 x 1 mm that were stated count"
+    assert function == (
+        "1 of 3 slices: it states that intensities are c0 + c1 x value (c0 -32768.0, c1 1.0, vunit "
+        "Gray Value; ImageJ); the values are read as they are stored"
+    )
+    assert len(files.read(tmp_path, spacing_mm=(0.5, 0.25, 2)).meta["notes"]) == 1
+
+
 def test_tiff_by_another_codec_and_in_colour(tmp_path):
     Image.fromarray(ROWS_BY_COLUMNS).save(tmp_path / "a.tif", compression="tiff_lzw")
     np.testing.assert_array_equal(files.read(tmp_path / "a.tif").array[..., 0], ROWS_BY_COLUMNS.T)

@@ -183,6 +183,7 @@ class _Header:
             self._of_centre(grid),
             self._of_range(array),
             self._of_names(),
+            self._of_kind(),
         )
         return [note for note in found if note]
 
@@ -237,6 +238,13 @@ class _Header:
             self.numbers(f"Element{name}", 1, float, (np.nan,))[0] for name in ("Min", "Max")
         )
         return "" if low == high == 0 else other_range(low, high, array, "ElementMin, ElementMax")
+
+    def _of_kind(self) -> str:
+        """MetaIO has other objects than images; ITK reads voxels of any."""
+        kind = self.fields.get("ObjectType", "Image")
+        if kind.lower() == "image":
+            return ""
+        return f"its header states an object of the type {kind[:40]!r}; it is read as an image"
 
     def _of_names(self) -> str:
         """A field whose name has other capital letters is none of ITK's."""

@@ -7,7 +7,7 @@ the sform is used and the distance is recorded. A sheared sform is kept as it is
 hold its nearest rotation, which is no contradiction. Metres and micrometres are converted to mm.
 Analyze 7.5, and NIfTI with both codes 0, have a spacing but no position: they get nibabel's
 convention (first axis towards the left, radiological; centred, or SPM's origin) and
-``meta["place_known"] = False``.
+``meta["place_known"] = False``. The unit of Analyze's ``vox_units`` is converted too.
 
 Values: slope 1 and intercept 0 keep the dtype on disk; any other scaling gives float32. The fourth
 axis on disk becomes channels.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,7 @@ from .disk import (
     head_of,
     is_348,
     labels_as_text,
+    mm_of,
     names_in_text,
     opened,
     packing,
@@ -53,6 +55,16 @@ MGH_OFFSET = 284
 MGH_FLAG = slice(28, 30)  # goodRASFlag: above 0 if spacing, directions and centre hold
 MGH_TYPES = (0, 1, 3, 4, 10)
 RGB_VECTOR = 2003  # intent: red, green and blue (NIFTI_INTENT_RGB_VECTOR)
+# What values are by their intent (nifti1.h), if they are neither intensities nor labels.
+INTENTS: dict[Sequence[int], str] = {
+    range(2, 25): "those of a statistic",
+    (1004, 1005): "matrices",
+    (1006,): "displacements",
+    (1008, 1009): "points or triangles",
+    (1010,): "quaternions",
+}
+SLICES = {b"\1": "coronal", b"\2": "sagittal", b"\3": "flipped transverse"}  # orient of Analyze
+SLICES |= {b"\4": "flipped coronal", b"\5": "flipped sagittal"}
 FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
 SUV = b"SUV"  # intent_name of values that are SUV by body weight
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
@@ -110,6 +122,8 @@ def read(path: str | Path) -> Volume:
         place = voxels.with_name(voxels.name.removesuffix(".gz")).with_suffix(".mat")
         if kind == "Analyze 7.5" and place.is_file():
             _add_note(meta, f"its place in space may be in {place.name} (SPM), which is not read")
+        for note in _notes_of_values(header, kind):
+            _add_note(meta, note)
         if names := _names(header):
             meta["names"] = names
         if fields := header.get_data_dtype().names:
@@ -119,6 +133,35 @@ def read(path: str | Path) -> Volume:
         if "intent_code" in header and header["intent_code"].item() == RGB_VECTOR:
             meta |= {"channels": list(COLOURS)} if array.shape[:-3] == (len(COLOURS),) else {}
         return Volume(array, grid, _unit(header), str(path), meta)
+
+
+def _notes_of_values(header: Any, kind: str) -> list[str]:
+    """What a header states about its values and is not applied, as by other readers."""
+    if kind == "MGH":
+        return []
+    notes, bits = [], 8 * header.get_data_dtype().itemsize
+    if int(header["bitpix"]) not in (0, bits):
+        notes.append(
+            f"its datatype has {bits} bits, which counts; bitpix states {header['bitpix']}"
+        )
+    if kind == "Analyze 7.5":
+        if unit := _word(header["cal_units"]):
+            notes.append(f"its header states the unit {unit!r} of its values, which is not read")
+        if plane := SLICES.get(bytes(header["orient"])[:1]):
+            notes.append(f"its header states {plane} slices (orient), which is not read")
+        return notes
+    code = int(header["intent_code"])
+    if meaning := next((text for codes, text in INTENTS.items() if code in codes), ""):
+        notes.append(
+            f"its header states that its values are {meaning} (intent_code {code}); they are read "
+            "as they are stored"
+        )
+    return notes
+
+
+def _word(field: Any) -> str:
+    """The text of a field of bytes."""
+    return bytes(field).split(b"\0")[0].decode("latin-1").strip()
 
 
 def _unit(header: Any) -> str:
@@ -295,7 +338,9 @@ def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
         meta |= {"spacing_known": is_placed, "place_known": is_placed}
         affine = np.asarray(header.get_affine(), float)
     elif kind == "Analyze 7.5":
-        affine, meta["place_known"] = _spacing_only(header), False
+        unit_mm = mm_of(_word(header["vox_units"])) or 1.0
+        affine = np.diag([unit_mm] * 3 + [1.0]) @ _spacing_only(header)
+        meta["place_known"] = False
     else:
         affine = _nifti_affine(header, shape, meta)
     return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True), meta
@@ -314,7 +359,9 @@ def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> 
         return scale @ _finite(qform, "qform")
     _note_sizes(scale @ sform, scale, header, meta)
     # Both are valid: the sform is used, and the qform must not contradict it.
-    if qform is not None and np.isfinite(qform).all():
+    if qform is not None and not np.isfinite(qform).all():
+        _add_note(meta, "its sform is used; its qform has an impossible rotation or spacing")
+    elif qform is not None:
         _compare(scale @ _finite(sform, "sform"), scale @ qform, shape, header, meta)
     return scale @ _finite(sform, "sform")
 
@@ -384,7 +431,7 @@ def _note_sizes(
     stated = scale[0, 0] * np.array([*header.get_zooms(), 1.0, 1.0, 1.0][:3], float)
     used = np.linalg.norm(sform[:3, :3], axis=0)
     axes = min(len(header.get_zooms()), 3)
-    is_valid = np.isfinite(stated).all() and stated.min() > 0 and np.isfinite(used).all()
+    is_valid = np.isfinite(stated).all() and stated[:axes].all() and np.isfinite(used).all()
     if is_valid and not np.allclose(stated[:axes], used[:axes], rtol=SAME_SIZE):
         _add_note(
             meta,

@@ -204,6 +204,22 @@ def test_scales_that_differ_between_slices_are_noted(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"PatientOrientation": ["L", "P"]}, ""),
+        ({"PatientOrientation": ["LH", "PF"]}, ""),
+        ({"PatientOrientation": ["R", "P"]}, "PatientOrientation states rows towards R"),
+        ({"PatientOrientation": ["LE", "V"], "AnatomicalOrientationType": "QUADRUPED"}, ""),
+        ({"PresentationLUTShape": "IDENTITY"}, ""),
+        ({"PresentationLUTShape": "INVERSE"}, "PresentationLUTShape is INVERSE"),
+    ],
+)
+def test_sides_and_shapes_that_are_not_read_are_noted(tmp_path, fields, found):
+    notes = read(tmp_path, ct(np.array([[4, 5]], U16), **fields)).meta.get("notes", [])
+    assert len(notes) == bool(found) and all(found in one for one in notes)
+
+
 def test_bytes_behind_the_element_with_the_pixels_are_noted(tmp_path):
     write(tmp_path, ct(np.array([[4, 5]], U16)))
     (path,) = tmp_path.iterdir()

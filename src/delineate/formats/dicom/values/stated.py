@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+
 from ..header.enhanced import GROUPS, REAL_WORLD
 from ..header.file import Plane
 from ..header.marks import items_in, number, numbers, private_tag, text
@@ -17,6 +19,7 @@ from ..header.marks import items_in, number, numbers, private_tag, text
 PHILIPS_SCALE = (0x2005100E, "Philips MR Imaging DD 001")  # ScaleSlope, a factor of stored values
 TISSUE_HU = (-1000.0, 3071.0)  # values of a 12-bit CT above air
 MONOCHROME1 = "MONOCHROME1: low values are bright; the stored values are kept"
+INVERSE = "PresentationLUTShape is INVERSE: low values are bright; the stored values are kept"
 
 # PhotometricInterpretation of one value a pixel, PS3.3 C.7.6.3.1.2.
 INTENSITIES = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -24,6 +27,12 @@ MOST_ABOUT = 100  # characters of the name of a scanner
 SEXES = ("F", "M", "O")
 YEARS = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # units of an age in a year
 EXACT = ("CT", "MR", "PT", "NM")  # modalities whose values are measurements
+# Where the letters of PatientOrientation are (LPS, PS3.3 C.7.6.1.1.1).
+SIDES = {
+    **{"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0)},
+    **{"A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)},
+}
+SAME_SIDE = 0.25  # least cosine of a direction and its first letter
 # Of ``meta``, where files may differ.
 NOT_APPLIED = {
     "real_world": "real-world value map than the first; none is applied",
@@ -57,12 +66,7 @@ def stated_in(dataset: Any) -> dict[str, Any]:
 
 def _notes(dataset: Any) -> list[str]:
     """Sentences about the values."""
-    shown = text(dataset, "PhotometricInterpretation").upper()
-    notes = [MONOCHROME1] if shown == "MONOCHROME1" else []
-    if shown not in INTENSITIES and (number(dataset, "SamplesPerPixel") or 1) == 1:
-        notes.append(
-            f"PhotometricInterpretation is {shown or 'missing'}; the pixels are read as grey"
-        )
+    notes = _notes_of_grey(dataset)
     if text(dataset, "LossyImageCompression") == "01" and text(dataset, "Modality") in EXACT:
         notes.append("the pixels were compressed with loss (LossyImageCompression)")
     ratio = numbers(dataset, "PixelAspectRatio")
@@ -70,14 +74,47 @@ def _notes(dataset: Any) -> list[str]:
         notes.append(f"the pixels are not square (PixelAspectRatio {ratio[0]:g}:{ratio[1]:g})")
     if any("RealWorldValueLUTData" in item for item in _maps_in(dataset)):
         notes.append("values are mapped to a unit by a table (RealWorldValueLUTData), not applied")
-    if dataset.doubt:
-        notes.append(dataset.doubt)
+    notes += [one for one in (_other_sides(dataset), dataset.doubt) if one]
     slope, intercept = (number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         notes.append(NO_SLOPE)
     elif slope is not None and intercept is None and GROUPS[1] not in dataset:
         notes.append(NO_INTERCEPT)
     return notes
+
+
+def _notes_of_grey(dataset: Any) -> list[str]:
+    """Sentences about which values are bright."""
+    shown = text(dataset, "PhotometricInterpretation").upper()
+    if shown == "MONOCHROME1":
+        return [MONOCHROME1]
+    if shown == "MONOCHROME2" and text(dataset, "PresentationLUTShape") == "INVERSE":
+        return [INVERSE]
+    if shown not in INTENSITIES and (number(dataset, "SamplesPerPixel") or 1) == 1:
+        return [f"PhotometricInterpretation is {shown or 'missing'}; the pixels are read as grey"]
+    return []
+
+
+def _other_sides(dataset: Any) -> str:
+    """A sentence about a PatientOrientation that is not that of ImageOrientationPatient; "" if
+    there is none, and for animals, whose sides have other letters.
+    """
+    letters = [one.strip()[:1] for one in text(dataset, "PatientOrientation").upper().split("\\")]
+    cosines = numbers(dataset, "ImageOrientationPatient")
+    is_biped = text(dataset, "AnatomicalOrientationType") in ("", "BIPED")
+    if len(letters) != 2 or len(cosines) != 6 or not is_biped:
+        return ""
+    rows = (cosines[:3], cosines[3:])
+    along = [
+        float(np.dot(SIDES[letter], row)) if letter in SIDES else 1.0
+        for letter, row in zip(letters, rows, strict=True)
+    ]
+    if min(along) >= SAME_SIDE:
+        return ""
+    return (
+        f"PatientOrientation states rows towards {letters[0]} and columns towards {letters[1]}; "
+        "ImageOrientationPatient states others, which count"
+    )
 
 
 def about(dataset: Any) -> dict[str, Any]:
