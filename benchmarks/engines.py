@@ -32,7 +32,7 @@ from delineate.cohorts.discovery.layouts import find
 from delineate.core import atomic
 from delineate.core.inputs import json_text
 from delineate.execution.executor import Engine
-from delineate.execution.on_ray import _connected
+from delineate.execution.on_ray import connected
 from measure import DATA, keep
 
 LINES = 200
@@ -146,7 +146,7 @@ def turn(jobs: list[Any], numbers: list[int]) -> dict[str, dict[str, float]]:
     found["idle local, 2"] = timed("local", 2, nothing, numbers)
     began, before = time.perf_counter(), own_cpu_s()
     # One cluster for all its calls, as for a user who has one; what its start costs is apart.
-    with _connected(""):
+    with connected(""):
         found["start"] = {"seconds": time.perf_counter() - began}
         found["start"] |= {f"CPU of {kind}_s": s - before[kind] for kind, s in own_cpu_s().items()}
         found |= {f"ray, {n}": timed("ray", n, doctor.examine, jobs) for n in (1, 2)}

@@ -57,8 +57,8 @@ def nothing(row: Any) -> dict[str, Any]:
 class NoWork:
     """The job (``execution.many.Job``)."""
 
-    def __init__(self, ledger: Ledger, engine: str, result: Path, stop_after: int):
-        self._ledger, self._work = ledger, Work.parsed(engine)
+    def __init__(self, ledger: Ledger, work: Work, result: Path, stop_after: int):
+        self._ledger, self._work = ledger, work
         self._result, self._left = result, stop_after
 
     def states(self, rows: Sequence[Any]) -> list[int]:
@@ -95,9 +95,11 @@ def child(listed: Path, out: Path, engine: str, stop_after: int) -> None:
     start = time.perf_counter()
     ledger = Ledger(out)
     loaded_s = time.perf_counter() - start
-    with ledger:
-        job = NoWork(ledger, engine, listed, stop_after)
-        tally = many.run(work_list.rows(listed, ["CT"]), job, ledger)
+    work = Work.parsed(engine)
+    portion = many.PORTION if work.is_local else many.LARGE_PORTION
+    with ledger, work.engine.connected():
+        job = NoWork(ledger, work, listed, stop_after)
+        tally = many.run(work_list.rows(listed, ["CT"]), job, ledger, portion=portion)
     ledger.compact()
     seconds = time.perf_counter() - start
     figures = {"seconds": seconds, "loaded_s": loaded_s, "ms_a_case": 1000 * seconds / tally.count}

@@ -226,4 +226,4 @@ def test_a_ray_cluster_gives_what_one_call_gives_in_every_command(scored, real_d
     finally:
         ray.shutdown()
     with pytest.raises(FormatError):
-        convert([scored / "whole"], tmp_path / "none", ConvertOptions(**at))
+        convert([scored / "whole"], tmp_path / "none", ConvertOptions(engine="ray"))

@@ -8,8 +8,9 @@ without harm, and may keep what is costly (a model) for its next call in the sam
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -61,6 +62,17 @@ class Engine:
     def text(self) -> str:
         """As ``--engine`` writes it."""
         return self.address or self.name
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Inside the block all calls use one cluster, also if this process has to start it."""
+        if self.name == LOCAL:
+            yield
+            return
+        from . import on_ray
+
+        with on_ray.connected(self.address):
+            yield
 
     def run(
         self,

@@ -1,7 +1,8 @@
 """Many cases, one after another from a source of any length: what is not done yet is done.
 
-Cases come one by one, and at most ``PORTION`` of them are in memory. What a case is, how it is done
-and where its results are, the ``Job`` knows; that each is done once, the ``Ledger``.
+Cases come one by one, and at most ``PORTION`` of them are in memory; on a cluster, whose workers
+begin anew with each portion, ``LARGE_PORTION``. What a case is, how it is done and where its
+results are, the ``Job`` knows; that each is done once, the ``Ledger``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..core.progress import Progress, silent
 from .ledger import Ledger, Seen
 from .shards import WHOLE, Shard
 
-PORTION = 1000  # cases that are done together
+PORTION, LARGE_PORTION = 1000, 20_000  # cases that are done together
 LOOKED_AT = 256  # cases whose results are looked at together
 SHOWN = 100  # failures that a tally names; the ledger has all
 
@@ -68,6 +69,7 @@ def run(
     *,
     again: bool = False,
     total: int | None = None,
+    portion: int = PORTION,
     progress: Progress = silent,
 ) -> Tally:
     """Do all cases of ``rows`` that belong to ``shard`` and are not done.
@@ -79,6 +81,7 @@ def run(
         shard: only its cases are looked at; all must be read to know them.
         again: do also those that are done.
         total: number of rows, if it is known.
+        portion: cases that are done together.
         progress: receives the number of cases done, failed or kept.
 
     Raises:
@@ -100,7 +103,7 @@ def run(
     while window := list(islice(mine, LOOKED_AT)):
         for row, state in _left(window, job, ledger, again, tally):
             waiting.append((row, state))
-            if len(waiting) == PORTION:
+            if len(waiting) == portion:
                 work()
         progress("cases", tally.count, max(share, tally.count), window[-1].name)
     if waiting:

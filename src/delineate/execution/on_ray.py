@@ -68,7 +68,7 @@ def run(
         raise ValueError(f"{len(items)} items but {len(names)} names")
     if not items:
         return []
-    with _connected(address) as ray:
+    with connected(address) as ray:
         _refuse_small(ray, limits.nbytes)
         cpus, gpus, most = _share(ray, whole_node, workers)
         count = min(most if workers is None else workers, len(items))
@@ -190,8 +190,10 @@ def _nbytes(value: Any) -> int:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """The module of Ray, connected to a cluster. Signals stay with this program."""
+def connected(address: str) -> Iterator[Any]:
+    """The module of Ray, connected to a cluster; to that of a block around this one, if there is
+    any. Signals stay with this program.
+    """
     import ray
 
     if ray.is_initialized():

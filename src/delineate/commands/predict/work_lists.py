@@ -111,9 +111,9 @@ def predict_list(
         with reading_at_most(options.ram_bytes), ledger:
             job = SegmentList(bundle, path, folder, options, ledger, claim, say, url)
             rows = _Counted(_all_rows(inputs, job.channels))
-            tally = many.run(
-                rows, job, ledger, shard, again=options.again, total=total, progress=progress
-            )
+            stack.callback(job.close)
+            more: dict[str, Any] = {"again": options.again, "total": total, "portion": job.portion}
+            tally = many.run(rows, job, ledger, shard, **more, progress=progress)
         head["listed"] = rows.count  # without lines that are empty
         claim.confirm()
         ledger.compact()
@@ -216,6 +216,13 @@ class SegmentList:
         device = device_for(options.device, options.backend)
         self._make = engine_maker(bundle, device, options, model)
         self._far: StoredCase | None = None
+        self.portion = many.PORTION if options.work.is_local else many.LARGE_PORTION
+        self._cluster: contextlib.ExitStack | None = None
+
+    def close(self) -> None:
+        """Leave the cluster, which all portions use."""
+        if self._cluster is not None:
+            self._cluster.close()
 
     def _manifest(self, cases: Iterable[Case]) -> Manifest:
         ruled = tuple(map(self._rules.with_images, cases))
@@ -270,6 +277,9 @@ class SegmentList:
 
     def run(self, rows: Sequence[tuple[Row, int]]) -> list[tuple[str, DelineateError | None]]:
         """See ``many.Job``."""
+        if self._cluster is None:
+            self._cluster = contextlib.ExitStack()
+            self._cluster.enter_context(self._options.work.engine.connected())
         journal: Any = _Lines(self._ledger, self._out, rows)
         near = [row.case for row, _ in rows if not self._is_stored(row)]
         far = [row for row, _ in rows if self._is_stored(row)]
