@@ -132,6 +132,8 @@ def timed(
     for kind in KINDS:
         found[f"CPU of {kind}, start_s"] = used[0][kind] - before[kind]
         found[f"CPU of {kind}, a case_s"] = (used[-1][kind] - used[0][kind]) / (len(ends) - 1)
+    if engine == "local" and workers == 1:  # the call is the worker
+        found[f"CPU of {KINDS[0]}, a case_s"] = 0.0
     if function is not nothing:
         found |= of_workers([outcome.value for outcome in outcomes if outcome.value is not None])
         kinds = (*KINDS, "workers")

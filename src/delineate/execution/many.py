@@ -1,7 +1,7 @@
 """Many cases, one after another from a source of any length: what is not done yet is done.
 
 Cases come one by one, and at most ``PORTION`` of them are in memory; on a cluster, whose workers
-begin anew with each portion, ``LARGE_PORTION``. What a case is, how it is done and where its
+begin again with each portion, ``LARGE_PORTION``. What a case is, how it is done and where its
 results are, the ``Job`` knows; that each is done once, the ``Ledger``.
 """
 
