@@ -18,8 +18,10 @@ from delineate.commands.info import info
 from delineate.commands.options import ConvertOptions
 from delineate.core.errors import FormatError, GeometryError, InputError, OutputError, UsageError
 from delineate.core.grid import Grid
+from delineate.core.labels import LabelSet
 from delineate.core.volume import Volume
 from delineate.formats import files
+from delineate.formats.label_files import names_in
 from delineate.preprocessing.parts import merged, split
 
 
@@ -514,3 +516,21 @@ def test_arrays_in_and_out(tmp_path):
 def test_an_archive_is_no_input(tmp_path):
     with pytest.raises(UsageError, match="convert reads files; predict fetches"):
         convert(["dicomweb:http://pacs/studies/1.2"], tmp_path / "a.nii.gz")
+
+
+def test_names_of_structures_are_kept_or_their_loss_is_noted(tmp_path):
+    labels, grid = (
+        LabelSet.from_names({1: "liver", 3: "spleen"}),
+        Grid.from_spacing((2, 3, 4), (1, 1, 2)),
+    )
+    source = tmp_path / "a.seg.nrrd"
+    files.write(Volume(np.ones(grid.shape, np.uint8), grid, "label"), source, labels=labels)
+    for name in ("0.nii.gz", "1.mha", "2.nii", "3.nrrd"):
+        report = convert([source], source := tmp_path / name)
+        assert names_in(source) == {1: "liver", 3: "spleen"} and not report.notes
+    layers = LabelSet.from_names({1: "liver", 2: "tumour"}, overlapping=True)
+    both = Volume(np.full(grid.shape, 3, np.uint8), grid, "label")
+    files.write(both, tmp_path / "b.seg.nrrd", labels=layers)
+    (note,) = convert([tmp_path / "b.seg.nrrd"], tmp_path / "b.nii").notes
+    assert "names 2 structures, and b.nii does not" in note
+    assert files.read(tmp_path / "b.nii").array.shape == (2, *grid.shape)

@@ -42,6 +42,7 @@ from .fix_record import fix_record, record_path
 from .outputs import PICTURES, form_of, refuse_unfit
 
 log = logging.getLogger(__name__)
+NRRD = (".nrrd", ".nhdr")
 ROUNDING_MM = 1e-3
 _SLICE = re.compile(r"(\d+_)?slice_\d+\.(png|tif|dcm)")
 
@@ -223,8 +224,10 @@ def _convert(
         volume = files.read(_source(input, options, is_array), unit="suv" if options.unit else "")
         if is_array:  # its axes are read
             write = replace(write, options=replace(options, axes=None))
+        volume, lost = _with_names(volume, Path(output), write.form if to_files else "png")
         notes = (
             *volume.meta.get("notes", ()),
+            *lost,
             *_notes(volume, options.axes),
             *_unplaced(volume, Path(output)),
         )
@@ -272,6 +275,24 @@ def _convert_masks(masks: Path, target: Path, options: ConvertOptions) -> Conver
     with _originals(_given(masks, options)).kept([target]):
         notes = structure_sets.masks_to_object(masks, target, options)
     return ConversionReport((target,), notes=notes)
+
+
+def _with_names(volume: Volume, output: Path, form: str) -> tuple[Volume, tuple[str, ...]]:
+    """The labels of a file that names its structures, so that their names are written too; with a
+    sentence about names that ``output`` cannot keep. Any other volume as it is.
+    """
+    stated = label_files.segments_of(volume.meta.get("segments", {}))
+    names = volume.meta.get("names") or {one.value: one.name for one in stated}
+    is_kept = stated and output.suffix.lower() in NRRD  # with all fields
+    if not names or is_kept or form in (*PICTURES, "dicom"):
+        return volume, ()
+    array = volume.array
+    if array.ndim == 4 or array.dtype.kind not in "iu" or array.min() < 0 or 0 in names:
+        return volume, (
+            f"the file names {len(stated) or len(names)} structures, and {output.name} does not: "
+            "its values or channels are written as they are stored; a .seg.nrrd file keeps layers",
+        )
+    return replace(volume, unit="label", meta=volume.meta | {"names": names}), ()
 
 
 def _unplaced(volume: Volume, output: Path) -> tuple[str, ...]:
