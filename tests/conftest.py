@@ -6,11 +6,14 @@ asymmetric.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +22,12 @@ from delineate.core.grid import Grid
 from tests.scans import rename_in_json
 
 GOLDEN = Path(__file__).parent / "golden" / "schema_1"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives until the end: the collector of garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,6 +68,32 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found in {folder} (set DELINEATE_DATA)")
     return folder
+
+
+@contextlib.contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Figures are empty, and written in this process: others would draw them."""
+    from benchmarks.faults import small
+
+    one = mock.patch("delineate.reporting.side_by_side.workers_for", return_value=1)
+    with small.empty_figures(), one:
+        yield
+
+
+@pytest.fixture
+def empty_figures() -> Iterator[None]:
+    """Nothing is drawn in the figures of a report, which would be most of the time of a training or
+    an evaluation; for tests of anything else.
+    """
+    with nothing_drawn():
+        yield
+
+
+@pytest.fixture(scope="module")
+def figures_of_module_empty() -> Iterator[None]:
+    """``empty_figures`` for all tests of a module and for what they share."""
+    with nothing_drawn():
+        yield
 
 
 @pytest.fixture(scope="session")

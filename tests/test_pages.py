@@ -31,6 +31,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from benchmarks.faults import small
 from typer.testing import CliRunner
 
 from delineate.cli import app
@@ -108,7 +109,8 @@ def world(tmp_path_factory):
     (folder / "tiny.json").write_text(tiny_plan())
     scan = files.read(folder / "CT")
     files.write(scan, folder / "scan.nii.gz")
-    command(folder, "delineate train SCANS -o liver.model --budget 1h")
+    with small.empty_figures():
+        command(folder, "delineate train SCANS -o liver.model --budget 1h")
     command(folder, "delineate predict liver.model CT -o out")
     (folder / "out" / "CT.nii.gz").rename(folder / "mask.nii.gz")
     shutil.rmtree(folder / "out")

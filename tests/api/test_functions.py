@@ -16,6 +16,8 @@ from delineate.api import keywords
 from delineate.commands import options
 from delineate.core.errors import GeometryError, InputError, LabelError, OutputError, UsageError
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema_1"
 KINDS = [name for name in vars(keywords) if name.endswith("Keywords")]
 

@@ -418,7 +418,7 @@ def test_nothing_and_no_layout(tmp_path):
         find(tmp_path)
 
 
-def test_the_one_cohort_below_is_found_with_a_note_and_several_are_refused(tmp_path, real_data):
+def test_the_one_cohort_below_is_found_with_a_note_and_several_are_refused(tmp_path):
     pairs(tmp_path / "download" / "set")
     found = discover(tmp_path)
     assert len(found.manifest) == 3
@@ -426,6 +426,10 @@ def test_the_one_cohort_below_is_found_with_a_note_and_several_are_refused(tmp_p
     pairs(tmp_path / "download" / "other")
     with pytest.raises(LayoutError, match=r"several cohorts were found"):
         find(tmp_path)
+
+
+@pytest.mark.rounds
+def test_the_cohorts_of_the_real_data_are_several(real_data):
     with pytest.raises(LayoutError, match=r"several cohorts were found"):
         find(real_data)
 

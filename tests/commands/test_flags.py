@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from delineate.cli.command_line import app
 from delineate.core.plan import Channel, Schedule
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 SHAPE = (20, 16, 16)
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

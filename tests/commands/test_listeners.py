@@ -9,6 +9,8 @@ from delineate.commands.train.listeners import Recorders, find_listeners
 from delineate.core.errors import PartError, UsageError
 from delineate.extend import FollowedRun, Listener
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 LINES = [
     {"step": 10, "epoch": 1.0, "loss": 0.5, "val_dice": {"liver": 0.25, "spleen": float("nan")}},
     {"step": 20, "epoch": 2.0, "loss": 0.25, "val_dice": {"liver": 0.75, "spleen": 0.5}},

@@ -10,6 +10,8 @@ from benchmarks.faults.batch import KINDS, hashes, kinds, small_model
 from tests.calls import run
 from tests.scans import mask, scan
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 GOOD = ("c0", "c1", "c2")
 CHOSEN = (
     "empty",

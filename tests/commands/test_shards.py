@@ -29,6 +29,8 @@ from delineate.execution.metrics import text_of
 from delineate.execution.shards import Shard
 from delineate.inference import predictor
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 OPTIONS = PredictOptions(device="cpu", backend="torch", samples=2)
 CASES = tuple("abcdef")
 # What differs from call to call.

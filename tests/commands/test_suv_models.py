@@ -23,6 +23,8 @@ from delineate.planning.capacity import Machine
 from delineate.planning.rules import fingerprint, make_plan
 from delineate.preprocessing.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 WEIGHTS_KG = (50, 70, 90)
 DESCRIPTION = "channels: {PET: '{id}/pet'}\nlabel: '{id}/mask.nii.gz'\nlabels: {tumour: 1}\n"
 

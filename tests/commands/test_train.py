@@ -196,6 +196,7 @@ def test_a_finished_run_without_its_report_gets_it(trained, cohort):
     assert not train(cohort, done.model, options).failures and report.is_file()
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
     cohort, plan_file, tmp_path
 ):
@@ -211,6 +212,7 @@ def test_folds_become_members_and_each_case_is_scored_by_who_never_saw_it(
     assert len(set(ids.values())) == 2  # another network for every fold
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_one_fold_and_starting_weights(trained, cohort, plan_file, tmp_path):
     _, done = trained
     options = TrainOptions(epochs=1, plan=plan_file, folds=4, fold=2, init=done.model, device="cpu")
@@ -385,6 +387,7 @@ def test_only_a_finished_run_with_a_budget_is_extended(tmp_path):
     assert again.clock.extensions == (30.0, 30.0) and 25 < again.clock.remaining_s() <= 30
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatch):
     """A truth that becomes unreadable while the network trains: two of three are scored, the third
     is named, and the run fails.
@@ -428,6 +431,7 @@ def test_only_what_was_scored_is_counted(cohort, plan_file, tmp_path, monkeypatc
     assert counted == "of the training, whose messages were not kept: 1"
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_path, monkeypatch):
     import shutil
 
@@ -454,6 +458,7 @@ def test_a_run_whose_truth_is_all_gone_keeps_its_model(cohort, plan_file, tmp_pa
     assert "no held-out case was scored" in done.verdict.words
 
 
+@pytest.mark.usefixtures("empty_figures")
 @pytest.mark.parametrize("lost", [("c5",), ("c4", "c5")])
 def test_images_deleted_during_the_training_are_named(
     lost, cohort, plan_file, tmp_path, monkeypatch

@@ -14,6 +14,8 @@ from delineate.cli.command_line import app
 from delineate.cohorts.discovery.layouts import find
 from delineate.core.plan import Augmentation, Channel, Loss, Optimiser, Plan, Schedule, Structure
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 SHAPE = (16, 16, 16)
 
 

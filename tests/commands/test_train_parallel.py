@@ -30,6 +30,8 @@ from delineate.execution import stopping
 from delineate.execution.claims import CLAIM, claimed
 from delineate.execution.executor import LOCALLY
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 ASKED = TrainOptions(device="cpu", folds=3, deterministic=True)
 
 

@@ -8,6 +8,8 @@ import pytest
 from benchmarks.faults.training import CASES, FAULTS, judged, tiny_plan
 from tests.scans import write_cohort
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "training-faults.md"
 QUICK = ("out of memory once", "the disk is full at a checkpoint")
 

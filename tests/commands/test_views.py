@@ -25,6 +25,8 @@ from delineate.core.errors import UsageError
 from delineate.core.plan import Augmentation, Channel, Plan, Schedule, View
 from delineate.formats import files
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 VIEWS = (
     View(axis=2, patch=(16, 8, 1), weight=0.4),
     View(axis=1, patch=(12, 1, 16), weight=0.4),

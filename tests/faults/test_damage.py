@@ -16,6 +16,8 @@ from delineate.commands.predict import predict
 from delineate.core.bundle import load_weights
 from delineate.core.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 RUN = "m.model.run"
 PREDICT = PredictOptions(device="cpu")
 

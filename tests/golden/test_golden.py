@@ -32,6 +32,8 @@ from delineate.core.plan import Plan
 from delineate.core.store import Store
 from delineate.formats import files
 
+pytestmark = pytest.mark.usefixtures("figures_of_module_empty")
+
 FIRST = Path(__file__).parent / "schema_1"
 EXPECTED = json.loads((FIRST / "expected.json").read_text())
 

@@ -617,7 +617,10 @@ def hippocampus(real_data) -> tuple[Path, Engine]:
     return folder, Engine.from_bundle(bundle, torch.device("cpu"), torch.float32)
 
 
-@pytest.mark.parametrize(("mirror", "cases"), [(False, 10), (True, 2)])
+@pytest.mark.parametrize(
+    ("mirror", "cases"),
+    [(False, 3), (True, 1), pytest.param(False, 10, marks=pytest.mark.rounds)],
+)
 def test_a_real_fold_gives_nnunets_own_masks(hippocampus, real_data, mirror, cases):
     folder, engine = hippocampus
     scores = []

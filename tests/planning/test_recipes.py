@@ -392,6 +392,7 @@ def run(*words: str | Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("empty_figures")
 @pytest.mark.parametrize(
     ("recipe", "cohort"),
     [
