@@ -134,9 +134,23 @@ def demo(programs: Path, commands: tuple[str, ...], folder: Path, expected: int 
         print(f"  {time.perf_counter() - began:5.1f} s  delineate {command}", flush=True)
 
 
+def keep_compiled(packages: Path) -> None:
+    """Copy the loops that the demo's commands compiled to the checkout, whose tests need the same,
+    where it has none. numba uses a copy only for the source text and the processor of its making.
+    """
+    for index in (packages / "delineate").rglob("*.nbi"):
+        target = ROOT / "src" / index.relative_to(packages)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            for compiled in (*index.parent.glob(f"{index.stem}.*.nbc"), index):
+                shutil.copyfile(compiled, target.with_name(compiled.name))
+
+
 def run(*command: object, cwd: Path | None = None, expected: int = 0) -> str:
     """Run a program; its output is shown only if it fails."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    # One thread, as in the tests: the type check may use the other core.
+    clean = {"OMP_NUM_THREADS": "1"} | clean
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -168,6 +182,7 @@ def main() -> None:
         # So short a training is not usable, which its exit code reports.
         demo(programs, TRAINING, folder / "demo", expected=3)
         demo(programs, TRAINED, folder / "demo")
+        keep_compiled(packages)
 
 
 if __name__ == "__main__":
