@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..preprocessing import arrays
-from . import graph_cache, topology
+from . import graph_cache, skips, topology
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,8 @@ SMALL_VOXELS = 2**17
 # uses all cores, so that only one needs memory at a time.
 MEDIUM_VOXELS = 2**19
 CORES_EACH = 4
+# In the name of a cached graph; another one where the same network is compiled otherwise.
+VERSION = 2
 
 
 def available() -> bool:
@@ -120,7 +122,7 @@ def compiled(
     }
     # The file name holds a digest of all that the graph depends on.
     key = (
-        f"{name} {tuple(shape)} {sorted(settings.items())} {openvino.__version__} "
+        f"{VERSION} {name} {tuple(shape)} {sorted(settings.items())} {openvino.__version__} "
         f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}"
     )
     file = (
@@ -139,6 +141,8 @@ def compiled(
         model = converted(make(), shape, traced)
     if model is None:
         return None
+    if settings["INFERENCE_PRECISION_HINT"] == "f32":
+        model = _without_copies(model)
     graph = core.compile_model(model, "CPU", settings)
     if file is not None:
         blob = graph.export_model()
@@ -155,6 +159,16 @@ def _rebuilt(kept: tuple[str, Weights], shape: Sequence[int]) -> Any:
     except topology.TopologyError as error:
         logging.getLogger(__name__).debug("the topology is not used: %s", error)
         return None
+
+
+def _without_copies(model: Any) -> Any:
+    """The model with skip connections that are not copied (see ``skips``), where it has some."""
+    changed = model.clone()
+    try:
+        return changed if skips.without_copies(changed) else model
+    except RuntimeError as error:  # a network whose operations are not those of a U-Net
+        logging.getLogger(__name__).debug("skip connections are copied: %s", error)
+        return model
 
 
 def converted(module: nn.Module, shape: Sequence[int], traced: Sequence[int] = ()) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 COARSE_MM = 5.0  # spacing of the grid on which the body is searched
-# With fewer voxels for each run, as in noise, SciPy labels voxels faster than NumPy joins runs.
-VOXELS_OF_A_RUN = 16
+# With fewer voxels for each run, as in noise, SciPy labels voxels faster than NumPy joins runs; with
+# fewer voxels in all, importing SciPy takes longer than that.
+VOXELS_OF_A_RUN, FEWEST_VOXELS = 16, 2**19
 SLAB_VOXELS = 2**21  # of an array whose runs are found at once
 # The neighbouring rows (i, j) of a row that come after it.
 _NEXT_ROWS = ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -236,7 +237,7 @@ def _parts(slab: NDArray[np.bool_], runs: _Runs, first: int) -> tuple[NDArray[np
     """For each run of a slab, whose first plane is ``first``, the number of its connected component
     within it, in the order of first runs; and their count.
     """
-    if len(runs.rows) * VOXELS_OF_A_RUN < slab.size:
+    if slab.size < FEWEST_VOXELS or slab.size > len(runs.rows) * VOXELS_OF_A_RUN:
         parts, own = np.unique(_joined(len(runs.rows), *runs.touching()), return_inverse=True)
         return own, len(parts)
     from scipy import ndimage
