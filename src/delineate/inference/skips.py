@@ -1,7 +1,7 @@
 """Skip connections of a compiled network without copies.
 
-A decoder joins a skip connection with what comes from below and convolves both. Joining copies them,
-and at full resolution the copy is the largest array of a U-Net. The convolution of the joined
+A decoder joins a skip connection with what comes from below and convolves both. Joining copies
+them, and at full resolution the copy is the largest array of a U-Net. The convolution of the joined
 channels is the sum of one convolution of each part, which OpenVINO adds up in place:
 
     Convolution(Concat(skip, below), w)  ->  Convolution(skip, w[:, :c]) + Convolution(below, w[:, c:])
