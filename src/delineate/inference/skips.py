@@ -4,7 +4,8 @@ A decoder joins a skip connection with what comes from below and convolves both.
 them, and at full resolution the copy is the largest array of a U-Net. The convolution of the joined
 channels is the sum of one convolution of each part, which OpenVINO adds up in place:
 
-    Convolution(Concat(skip, below), w)  ->  Convolution(skip, w[:, :c]) + Convolution(below, w[:, c:])
+    Convolution(Concat(skip, below), w)
+        ->  Convolution(skip, w[:, :c]) + Convolution(below, w[:, c:])
 
 The skip's own part is computed before the decoder begins, so that the skip itself is not kept. For
 float32 only: in bfloat16 the part of a sum would be rounded. This module knows OpenVINO's
@@ -21,9 +22,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class _Joined:
-    """A convolution of two joined tensors: their outputs, the earlier one first, with the weights of
-    each.
-    """
+    """A convolution of two joined tensors: both, the earlier one first, with the weights of each."""
 
     convolution: Any
     early: Any
@@ -33,8 +32,9 @@ class _Joined:
 
 
 def without_copies(model: Any) -> int:
-    """Replace convolutions of two joined tensors in an OpenVINO ``model``, in place; the logits stay
-    the same but for the order of floating-point additions.
+    """Replace convolutions of two joined tensors in an OpenVINO ``model``, in place.
+
+    The logits stay the same but for the order of floating-point additions.
 
     Returns:
         The number of replaced convolutions; 0 if the model has none.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 COARSE_MM = 5.0  # spacing of the grid on which the body is searched
-# With fewer voxels for each run, as in noise, SciPy labels voxels faster than NumPy joins runs; with
-# fewer voxels in all, importing SciPy takes longer than that.
+# With fewer voxels for each run, as in noise, SciPy labels voxels faster than NumPy joins runs;
+# with fewer voxels in all, its import takes longer than that.
 VOXELS_OF_A_RUN, FEWEST_VOXELS = 16, 2**19
 SLAB_VOXELS = 2**21  # of an array whose runs are found at once
 # The neighbouring rows (i, j) of a row that come after it.
