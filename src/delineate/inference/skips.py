@@ -22,7 +22,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class _Joined:
-    """A convolution of two joined tensors: both, the earlier one first, with the weights of each."""
+    """A convolution of two joined tensors, the earlier one first, with the weights of each."""
 
     convolution: Any
     early: Any
