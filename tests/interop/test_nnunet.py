@@ -619,7 +619,11 @@ def hippocampus(real_data) -> tuple[Path, Engine]:
 
 @pytest.mark.parametrize(
     ("mirror", "cases"),
-    [(False, 3), (True, 1), pytest.param(False, 10, marks=pytest.mark.rounds)],
+    [
+        (False, 3),
+        (True, 1),
+        *(pytest.param(*one, marks=pytest.mark.rounds) for one in ((False, 10), (True, 2))),
+    ],
 )
 def test_a_real_fold_gives_nnunets_own_masks(hippocampus, real_data, mirror, cases):
     folder, engine = hippocampus
