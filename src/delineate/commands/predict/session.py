@@ -347,7 +347,7 @@ class Prefetcher:
 
     def __call__(self, case: Case) -> Scan:
         waiting = self._waiting.get(case.id)
-        self._waiting.clear()  # of a case that came not
+        self._waiting.clear()  # of a case that did not come
         try:
             return self.make(case) if waiting is None else waiting.result()
         finally:
