@@ -118,6 +118,7 @@ def _begin_after(port: Any, waited: list[Any]) -> None:
     from openvino import opset1
 
     x = port.get_source_output()
-    for zero in waited:
+    # The largest first, which is the first of a U-Net: its skip is no longer needed then.
+    for zero in reversed(waited):
         x = opset1.add(x, zero).output(0)
     port.replace_source_output(x)
