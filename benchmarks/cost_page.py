@@ -68,7 +68,7 @@ T(N) = s + max(C c / N, C d) + c
 | Constant | Value | From |
 |---|---|---|
 | c, a scan on a node of {cores} cores | {c:.1f} s | the CPU seconds above, divided by {cores} |
-| d, of the process that was called, for each scan | {d:.1f} ms | {measured} |
+| d, of the process that was called, for each scan | {d:.2f} ms | {measured} |
 | s, before the first case | {s:.1f} s | start of Ray's workers, which load the program |
 
 d and s are those of {engine_command} on {engine_cores} cores of {engine_processor}.
@@ -172,8 +172,8 @@ def page() -> str:
         cores=CORES,
         c=c,
         d=1e3 * (idle + line),
-        measured=f"a case without work on Ray ({1e3 * idle:.1f} ms), and its line in the journal "
-        f"({1e3 * line:.1f} ms)",
+        measured=f"a case without work on Ray ({1e3 * idle:.2f} ms), and its line in the journal "
+        f"({1e3 * line:.2f} ms)",
         s=start,
         engine_cores=engines["machine"]["cores"],
         engine_processor=engines["machine"]["processor"],

@@ -62,14 +62,14 @@ def spent(process: psutil.Process) -> float:
 
 @dataclass(frozen=True)
 class Measured:
-    """A function that gives its process, and the CPU seconds of this before and after a case."""
+    """A function that gives the CPU seconds of its process before and after a case."""
 
     function: Callable[[Any], Any]
 
-    def __call__(self, item: Any) -> tuple[int, float, float]:
+    def __call__(self, item: Any) -> tuple[float, float]:
         begun = self._spent()
         self.function(item)
-        return os.getpid(), begun, self._spent()
+        return begun, self._spent()
 
     def _spent(self) -> float:
         me = psutil.Process()
@@ -88,13 +88,9 @@ def own_cpu_s() -> dict[str, float]:
     return found
 
 
-def of_workers(values: Sequence[tuple[int, float, float]]) -> dict[str, float]:
+def of_workers(values: Sequence[tuple[float, float]]) -> dict[str, float]:
     """CPU seconds of all workers, of what ``Measured`` gives."""
-    begun: dict[int, float] = {}
-    for pid, before_s, _ in values:
-        begun[pid] = min(before_s, begun.get(pid, before_s))
-    a_case_s = sum(end - start for _, start, end in values) / len(values)
-    return {"CPU of workers, start_s": sum(begun.values()), "CPU of workers, a case_s": a_case_s}
+    return {"CPU of workers, a case_s": sum(end - begun for begun, end in values) / len(values)}
 
 
 def timed(
@@ -105,7 +101,7 @@ def timed(
     """
     ends: list[float] = []
     used: list[dict[str, float]] = []
-    began, before = time.perf_counter(), own_cpu_s()
+    began = time.perf_counter()
 
     def each(outcome: object) -> None:
         ends.append(time.perf_counter() - began)
@@ -130,7 +126,6 @@ def timed(
         "in workers, a case_s": sum(o.seconds for o in outcomes) / len(outcomes),
     }
     for kind in KINDS:
-        found[f"CPU of {kind}, start_s"] = used[0][kind] - before[kind]
         found[f"CPU of {kind}, a case_s"] = (used[-1][kind] - used[0][kind]) / (len(ends) - 1)
     if engine == "local" and workers == 1:  # the call is the worker
         found[f"CPU of {KINDS[0]}, a case_s"] = 0.0
