@@ -41,8 +41,9 @@ def without_copies(model: Any) -> int:
     """
     from openvino import opset1
 
-    place = {op.get_name(): n for n, op in enumerate(model.get_ordered_ops())}
-    found = [one for op in model.get_ordered_ops() if (one := _joined(op, place)) is not None]
+    ordered = model.get_ordered_ops()
+    place = {op.get_name(): n for n, op in enumerate(ordered)}
+    found = [one for op in ordered if (one := _joined(op, place)) is not None]
     if not found:
         return 0
     # What the decoder begins with. Operations are ordered, so it comes before no tensor that it

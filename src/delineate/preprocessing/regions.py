@@ -68,7 +68,7 @@ def component_sizes(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     >>> component_sizes(np.array([[[True, False, True, True]]])).tolist()
     [1, 2]
     """
-    sizes = _components(_with_long_rows(mask)[0])[1]
+    sizes = _components(_with_long_rows(mask)[0])[2]
     return sizes[sizes > 0]
 
 
@@ -84,11 +84,11 @@ def keep_largest(labels: NDArray[Any], value: int) -> int:
         return 0
     # Of equal components the first is kept, however the array lies in memory.
     near, inside = labels[box], mask[box]
-    components, sizes = _components(inside)
+    parts, roots, sizes = _components(inside)
     largest = sizes.argmax()
     # The runs are found again, because those of a whole scan may need several times its memory.
-    for (_, _, runs), own in zip(_slabs(inside), components, strict=True):
-        stray = own != largest
+    for (_, _, runs), own in zip(_slabs(inside), parts, strict=True):
+        stray = roots[own] != largest
         for row, start, end in zip(*(a[stray].tolist() for a in runs.lines), strict=True):
             near[(*divmod(row, near.shape[1]), slice(start, end))] = 0
     return int(sizes.sum() - sizes[largest])
@@ -204,11 +204,15 @@ def _slabs(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], _Runs]]:
         yield first, slab, _Runs.of(slab, first)
 
 
-def _components(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], NDArray[np.int64]]:
-    """For each run of each slab of a mask (I, J, K) the number of its connected component (26
-    neighbours); and the voxels of each number, 0 where a component has another number.
+def _components(
+    mask: NDArray[np.bool_],
+) -> tuple[list[NDArray[np.int32]], NDArray[np.intp], NDArray[np.int64]]:
+    """The connected components (26 neighbours) of a mask (I, J, K), in parts of a slab each.
 
-    A component has the lowest number of its parts, so numbers are in the order of first runs.
+    Returns:
+        For each run of each slab the number of its part; for each part the lowest number of its
+        component, so that components are in the order of first runs; and the voxels of each
+        component by that number, 0 for other parts.
     """
     numbers: list[NDArray[np.int32]] = []
     voxels: list[NDArray[Any]] = [np.zeros(0)]
@@ -230,7 +234,7 @@ def _components(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], NDArr
             end = runs[last], numbers[-1][last]
     roots = _joined(total, *np.concatenate(links, axis=1))
     sizes = np.bincount(roots, weights=np.concatenate(voxels), minlength=total)
-    return [roots[one].astype(np.int32) for one in numbers], sizes.astype(np.int64)
+    return numbers, roots, sizes.astype(np.int64)
 
 
 def _parts(slab: NDArray[np.bool_], runs: _Runs, first: int) -> tuple[NDArray[np.intp], int]:
