@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -126,6 +129,37 @@ def test_any_changed_byte_is_seen(tmp_path):
     (tmp_path / "bad").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(BundleError):
         Bundle.load(tmp_path / "bad")
+
+
+def test_released_weights_are_read_again(tmp_path):
+    weights = {"w": np.arange(6, dtype=np.float32)}
+    made = Bundle(small_plan(), (Member("one", weights), Member("two", {"w": np.ones(2)})))
+    made.release_weights()  # has no file
+    assert made.members[0].weights is weights
+    made.save(tmp_path / "m.model")
+    bundle = Bundle.load(tmp_path / "m.model")
+    arrays = weakref.ref(bundle.members[0].weights["w"])
+    bundle.release_weights()
+    gc.collect()
+    assert arrays() is None
+
+    # Another process may have no such file.
+    sent = pickle.loads(pickle.dumps(bundle.members[0].weights))
+    assert type(sent) is dict
+    for found in (sent, bundle.members[0].weights):
+        assert list(found) == ["w"]
+        np.testing.assert_array_equal(found["w"], weights["w"])
+
+    # A file that was replaced is not used.
+    bundle.release_weights()
+    Bundle(small_plan(), (Member("one", {"w": np.zeros(6, np.float32)}),)).save(
+        tmp_path / "m.model"
+    )
+    with pytest.raises(BundleError, match=r"m\.model: has changed while it was used: its id was"):
+        len(bundle.members[0].weights)
+    (tmp_path / "m.model").unlink()
+    with pytest.raises(InputError, match=r"no such file|cannot be read"):
+        dict(bundle.members[1].weights)
 
 
 def test_what_is_no_bundle(tmp_path):

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,6 +89,7 @@ class Bundle:
     True
     >>> bundle.finds_coarsely, bundle.segmenting == bundle.members
     (False, True)
+    >>> bundle.release_weights()
     """
 
     plan: Plan
@@ -154,6 +155,14 @@ class Bundle:
             if member.graph:
                 digest.update(f"graph {hashlib.sha256(member.graph.encode()).hexdigest()}".encode())
         return digest.hexdigest()[:16]
+
+    def release_weights(self) -> None:
+        """Drop the weights from memory, once the networks have them. They are read from the file
+        again when they are used; those of a bundle that was not loaded are kept.
+        """
+        for member in self.members:
+            if isinstance(member.weights, _StoredWeights):
+                member.weights.release()
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the file in one step.
@@ -233,7 +242,9 @@ class Bundle:
                 head = migrate("delineate_bundle", head, path=str(path), error=BundleError)
                 plan_text = archive.read("plan.json").decode()
                 plan = Plan.from_json(plan_text, f"{path}: plan.json")
-                members = tuple(_read_member(archive, entry) for entry in head["members"])
+                members = tuple(
+                    _read_member(archive, entry, path, head["id"]) for entry in head["members"]
+                )
                 found = cls(plan, members, parse_json(archive.read("card.json")), plan_text)
                 # The checksum proves that the file is as written, the id that its parts belong
                 # together.
@@ -260,6 +271,47 @@ class Bundle:
                 return file.read(64)[30:41] == b"bundle.json"
         except OSError:
             return False
+
+
+class _StoredWeights(Weights):
+    """Weights of a model file, which are read from it again after a ``release``.
+
+    Raises:
+        InputError: when they are used, and the file is no longer there.
+        BundleError: the file is no longer the same model.
+    """
+
+    def __init__(self, arrays: Weights, path: Path, bundle: str, member: str):
+        self._arrays: Weights | None = arrays
+        self._path, self._bundle, self._member = path.absolute(), bundle, member
+
+    def release(self) -> None:
+        self._arrays = None
+
+    def _all(self) -> Weights:
+        # Another thread may release them at any time.
+        if (arrays := self._arrays) is None:
+            found = Bundle.load(self._path)
+            if found.id != self._bundle:
+                raise BundleError(
+                    f"has changed while it was used: its id was {self._bundle} and is {found.id}",
+                    path=self._path,
+                )
+            arrays = next(one.weights for one in found.members if one.name == self._member)
+            self._arrays = arrays
+        return arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self._all()),)  # another process may not see the file
 
 
 def refuse_foreign(path: str | Path, overwrite: bool = False) -> None:
@@ -406,15 +458,18 @@ def _refuse_damaged(is_intact: bool, path: Path) -> None:
         )
 
 
-def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Member:
+def _read_member(
+    archive: zipfile.ZipFile, entry: dict[str, Any], path: Path, bundle: str
+) -> Member:
     """The member that ``entry`` of ``bundle.json`` describes, with its arrays."""
     from safetensors.numpy import load
 
     bounds, graph = f"bounds/{entry['name']}.safetensors", f"graphs/{entry['name']}.json"
     names = archive.namelist()
+    weights = load(archive.read(f"weights/{entry['name']}.safetensors"))
     return Member(
         entry["name"],
-        load(archive.read(f"weights/{entry['name']}.safetensors")),
+        _StoredWeights(weights, path, bundle, entry["name"]),
         entry["fold"],
         entry["weight"],
         entry.get("view", ""),

@@ -262,6 +262,8 @@ def engine_maker(
         )
         if is_limited:
             memory_limits.warm_up(engine)
+        if not options.samples:  # for which the networks are built once more
+            bundle.release_weights()
         return replace(engine, oblique_deg=options.oblique_deg)
 
     if options.backend == "auto" and options.precision != "int8" and not is_limited:
