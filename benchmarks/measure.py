@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -200,17 +201,20 @@ def _until_ready(process: subprocess.Popen[str]) -> str | None:
     return "".join(lines)
 
 
+# A sample of shared memory halts a process for as long as it has pages, 50 ms for 2 GB: samples may
+# take this part of the time, and are taken at once where the resident memory grows by ``GROWTH``.
+WATCHING, GROWTH = 0.01, 1.02
+
+
 def whole_process(
     command: Sequence[str], environment: dict[str, str] | None = None
 ) -> tuple[float, float]:
     """Seconds of a command from outside, and the peak in MB of the memory of it and all processes
-    that it starts, sampled every 0.1 s; shared memory is divided among those that share it.
+    that it starts, to 2 %; shared memory is divided among those that share it.
 
     Raises:
         SystemExit: it failed.
     """
-    import psutil
-
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -218,28 +222,45 @@ def whole_process(
         stderr=subprocess.PIPE,
         env=os.environ | (environment or {}),
     )
-    peak, over = [0.0], threading.Event()
-
-    def watch() -> None:
-        # A process may end while it is read.
-        me = psutil.Process(process.pid)
-        while not over.wait(0.1):
-            total = 0
-            with contextlib.suppress(psutil.Error):
-                for one in (me, *me.children(recursive=True)):
-                    with contextlib.suppress(psutil.Error):
-                        total += one.memory_full_info().pss
-            peak[0] = max(peak[0], total / 1e6)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, errors = process.communicate()
-    taken = time.perf_counter() - began
-    over.set()
-    watcher.join()
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        peak = pool.submit(_peak_bytes, process.pid, over)
+        _, errors = process.communicate()
+        taken = time.perf_counter() - began
+        over.set()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{errors.decode()[-2000:]}")
-    return taken, peak[0]
+    return taken, peak.result() / 1e6
+
+
+def _peak_bytes(pid: int, over: threading.Event) -> int:
+    """The peak of the memory of a process and its children until ``over``."""
+    import psutil
+
+    peak, resident_peak, due = 0, 0, 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        me = psutil.Process(pid)
+        while not over.wait(0.1):
+            all_of_it = me, *me.children(recursive=True)
+            resident = _total(all_of_it, lambda one: one.memory_info().rss)
+            began = time.perf_counter()
+            if resident > GROWTH * resident_peak or began > due:
+                resident_peak = max(resident_peak, resident)
+                peak = max(peak, _total(all_of_it, lambda one: one.memory_full_info().pss))
+                ended = time.perf_counter()
+                due = ended + (ended - began) / WATCHING
+    return peak
+
+
+def _total(processes: Sequence[Any], of: Callable[[Any], int]) -> int:
+    """The sum of a figure of several processes, without those that have ended."""
+    import psutil
+
+    total = 0
+    for one in processes:
+        with contextlib.suppress(psutil.Error):
+            total += of(one)
+    return total
 
 
 def summed(runs: Sequence[tuple[float, float]]) -> dict[str, Any]:
