@@ -2,15 +2,15 @@
 predict` with an imported nnU-Net, compared with nnU-Net's own command and the original model.
 
     python benchmarks/start_up.py [--peer FOLDER_OF_A_VENV] [--before CHECKOUT] [--runs 5]
-        [--rows 1:plain 20:plain 1:mirrored 20:mirrored] [--data ../shared/data]
+        [--peer-runs 5] [--rows 1:plain 20:plain 1:mirrored 20:mirrored] [--data ../shared/data]
 
 Whole processes are measured on the same hippocampus scans, with and without mirroring. Memory is
-the sum over all processes that a command starts (shared memory is counted once), sampled every 0.1
-s. Ours has two rows: with the graph of the network made before the clock starts, as on any machine
-that has used the model before, and made inside it, at the first use of a model. nnU-Net has two
-rows as well: as installed, and with one process each for reading and writing (`-npp 1 -nps 1`).
-With ``--before`` an earlier checkout of this project is measured too, with its graph made. All are
-measured in turns.
+the sum over all processes that a command starts (shared memory is counted once). Ours has two rows:
+with the graph of the network made before the clock starts, as on any machine that has used the
+model before, and made inside it, at the first use of a model. nnU-Net has two rows as well: as
+installed, and with one process each for reading and writing (`-npp 1 -nps 1`). With ``--before`` an
+earlier checkout of this project is measured too, with its graph made. All are measured in turns;
+nnU-Net, which needs minutes for a row, may be measured less often.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def compared(a: Namespace, work: Path, trained: Path, count: int, mirror: bool) 
         for way, (model, environment) in ours.items():
             line = [*DELINEATE, "predict", str(model), str(scans), "-o", f"{out}_{way}", flag]
             runs.setdefault(way, []).append(whole_process(line, environment))
-        for way in ("as installed", "tuned") if python_with("nnunetv2", a.peer) else ():
+        has_peer = python_with("nnunetv2", a.peer) is not None and run < a.peer_runs
+        for way in ("as installed", "tuned") if has_peer else ():
             there = work / f"peer_{way}_{count}_{mirror}_{run}"
             line, environment = predict(
                 a.peer, trained, scans, there, mirror=mirror, tuned=way == "tuned"
@@ -60,6 +61,7 @@ def compared(a: Namespace, work: Path, trained: Path, count: int, mirror: bool) 
 def main() -> None:
     parser = options(__doc__, 5)
     parser.add_argument("--before", type=Path, help="another checkout of this project")
+    parser.add_argument("--peer-runs", type=int, default=5)
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
     a = parser.parse_args()
     found: dict[str, Any] = {"runs": a.runs, "absent": absent({"nnU-Net": "nnunetv2"}, a.peer)}

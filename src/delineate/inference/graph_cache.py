@@ -28,14 +28,15 @@ log = logging.getLogger(__name__)
 def read(file: Path) -> bytes | None:
     """The graph in ``file``; None if there is none that this user wrote, or if it is damaged."""
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as opened:  # in two parts: graphs are as large as their weights
+            seal, data = opened.read(_DIGEST), opened.read()
     except OSError:
         return None
     key = _key()
-    if key is None or not hmac.compare_digest(_seal(key, file, raw[_DIGEST:]), raw[:_DIGEST]):
+    if key is None or not hmac.compare_digest(_seal(key, file, data), seal):
         log.debug("%s was not written by this user, or is damaged; it is not used", file)
         return None
-    return raw[_DIGEST:]
+    return data
 
 
 def write(file: Path, data: bytes) -> None:
@@ -47,7 +48,7 @@ def write(file: Path, data: bytes) -> None:
         return
     try:
         atomic.remove_temporaries(atomic.make_folder(file.parent))
-        atomic.write_bytes(file, _seal(key, file, data) + data)
+        atomic.write_bytes(file, _seal(key, file, data), data)
     except OutputError as error:
         log.debug("%s; nothing is cached", error)
         return
@@ -58,7 +59,9 @@ def write(file: Path, data: bytes) -> None:
 
 
 def _seal(key: bytes, file: Path, data: bytes) -> bytes:
-    return hmac.digest(key, file.name.encode() + b"\0" + data, "sha256")
+    seal = hmac.new(key, file.name.encode() + b"\0", "sha256")
+    seal.update(data)
+    return seal.digest()
 
 
 def _key() -> bytes | None:
