@@ -3,21 +3,20 @@ the measured constants.
 
     python benchmarks/cost_page.py
 
-It reads ``results/engines.json`` (``engines.py``), and ``results/cost.json`` (``cost.py``) and
-``results/many_cases.json`` (``many_cases.py``) if they are there. Without ``cost.json``, a CT is
-that of ``predict_memory.json`` of ``MACHINE`` (``predict_memory.py``), whose CPU seconds are not
-known.
+It reads the records of ``cost.py``, ``engines.py`` and ``eight_bits.py``, and that of
+``many_cases.py`` if there is one.
 """
 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-MACHINE = "amd-epyc-avx2-2-cores"
+EIGHT_BITS = "amd-epyc-bf16-avx-512-2-cores/eight_bits_hippocampus"
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cost.md"
 MILLION = 1_000_000
 CORES = 8  # of a node, in the model
@@ -37,7 +36,7 @@ limits the number of machines. Written by `python benchmarks/cost_page.py`; do n
 
 {table}
 
-The seconds are those of a whole command, with its start; CPU seconds {which}.
+The seconds are those of a whole command, with its start; CPU seconds are those of all threads.
 The network dominates. A scan has {read:.0f} MB of voxels before compression,
 and a mask about {written:.1f} MB.
 {choices}
@@ -47,13 +46,21 @@ With {labels} structures:
 
 | | |
 |---|---|
-| CPU | {most_words}{hours:,.0f} core hours: {days:,.0f} days of a node of {node} cores |
+| CPU | {hours:,.0f} core hours: {days:,.0f} days of a node of {node} cores |
 | read | at most {tb:.0f} TB |
 | written | {tb_out:.1f} TB |
 
-What saves most: an overlap of windows that is no larger than needed (`--overlap`; training measures
-it), INT8 where training found it equal (the default then), `--skip-air`, and no mirror images (the
-default unless the plan says so).
+What saves most:
+
+- An overlap of windows that is no larger than needed: `--overlap`; training measures it.
+- {int8}
+- A coarse pass (`--coarse`), where training found it as accurate: of hippocampi in whole brains it
+  left 14 of 108 windows, see
+  [decision 96](../decisions/0096-a-small-network-finds-where-windows-are-needed.md). It is the
+  default of such a model.
+- No mirror images, the default unless the plan says so: with three mirrored axes each window is
+  computed 8 times.
+- `--skip-air`, where much of a scan is air. A scan whose windows all touch the body gains nothing.
 
 """
 
@@ -98,18 +105,6 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def whole_ct() -> dict[str, Any]:
-    """A whole CT: machine, scan, command, how CPU seconds are known, and rows by structures."""
-    if (RESULTS / "cost.json").is_file() and (cost := read("cost")).get("whole"):
-        found = {"scan": cost["whole scan"], "rows": cost["whole"], "most_words": ""}
-        return {**found, **_made_by(cost), "which": "are those of all threads"}
-    record = read(f"{MACHINE}/predict_memory")
-    cores = record["machine"]["cores"]
-    rows = {n: one | {"cpu_s": one["seconds"] * cores} for n, one in record["labels"].items()}
-    found = {"scan": record["scan"], "rows": rows, "most_words": "at most "}
-    return {**found, **_made_by(record), "which": "are at most that number times the cores"}
-
-
 def _made_by(record: dict[str, Any]) -> dict[str, Any]:
     """The machine of a record, and its command with the commit."""
     commit = f", commit {record['commit']}" if record.get("commit") else ""
@@ -126,11 +121,8 @@ def one_ct(rows: dict[str, Any]) -> Iterator[str]:
         yield f"| {labels} | {numbers} |"
 
 
-def by_choice() -> str:
-    """What each choice of ``predict`` saves, if it was measured."""
-    if not (RESULTS / "cost.json").is_file():
-        return ""
-    cost = read("cost")
+def by_choice(cost: dict[str, Any]) -> str:
+    """What each choice of ``predict`` saves."""
     rows = cost["choices"]
     default = rows["default"]["cpu_s"]
     table = [
@@ -147,18 +139,32 @@ def by_choice() -> str:
     return "\n".join(["", words, "", *table, ""])
 
 
+def int8() -> str:
+    """What INT8 saves on the processor where it was measured."""
+    record = read(EIGHT_BITS)
+    floats, rounded = record["seconds"]
+    words = (
+        f"INT8, the default where training found it equal: {100 * rounded / floats:.0f} % of the "
+        f"time of {record['precision_beside']} on {record['machine']['processor']}. Processors "
+        "without VNNI or AMX gain nothing, and use it only with `--precision int8`."
+    )
+    return textwrap.fill(words, 98, subsequent_indent="  ")
+
+
 def page() -> str:
-    ct, engines = whole_ct(), read("engines")
-    labels, row = next(iter(ct["rows"].items()))
+    cost, engines = read("cost"), read("engines")
+    labels, row = next(iter(cost["whole"].items()))
     cpu_s = row["cpu_s"]
     calls, c = engines["calls"], cpu_s / CORES
     idle = engines["calls without work"]["ray, 2"]["a case_s"]
     line = engines["a line of the journal_ms"] / 1e3
     start = calls["ray, 2"]["until the first case_s"] - calls["ray, 2"]["in workers, a case_s"]
     head = HEAD.format(
-        **ct,
-        table="\n".join(one_ct(ct["rows"])),
-        choices=by_choice(),
+        **_made_by(cost),
+        scan=cost["whole scan"],
+        table="\n".join(one_ct(cost["whole"])),
+        choices=by_choice(cost),
+        int8=int8(),
         read=READ_MB,
         written=WRITTEN_MB,
         labels=labels,

@@ -140,6 +140,9 @@ def test_the_page_of_costs_is_that_of_the_records(tmp_path, monkeypatch):
     cost = {**made, "scan": "S", "whole scan": "W", "choices": choices, "whole": {"4": row}}
     (tmp_path / "engines.json").write_text(json.dumps(engines))
     (tmp_path / "cost.json").write_text(json.dumps(cost))
+    (tmp_path / cost_page.EIGHT_BITS).parent.mkdir()
+    bits = {"seconds": [0.2, 0.1], "precision_beside": "bf16", "machine": {"processor": "P"}}
+    (tmp_path / f"{cost_page.EIGHT_BITS}.json").write_text(json.dumps(bits))
     monkeypatch.setattr(cost_page, "RESULTS", tmp_path)
     page = cost_page.page()
     for text in (
@@ -148,6 +151,7 @@ def test_the_page_of_costs_is_that_of_the_records(tmp_path, monkeypatch):
         "| 4 | 90 | 120 | 1.7 GB |",
         "CPU seconds are those of all threads.",
         "| `--overlap 0` | 60.0 | 50 % | 40 MB | 0.50 MB | 1.7 GB |",
+        "50 % of the time of bf16 on P.",
         "| CPU | 33,333 core hours: 174 days of a node of 8 cores |",
         "| c, a scan on a node of 8 cores | 15.0 s |",
     ):
