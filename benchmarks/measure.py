@@ -202,15 +202,15 @@ def _until_ready(process: subprocess.Popen[str]) -> str | None:
 
 
 # A sample of shared memory halts a process for as long as it has pages, 50 ms for 2 GB: samples may
-# take this part of the time, and are taken at once where the resident memory grows by ``GROWTH``.
-WATCHING, GROWTH = 0.01, 1.02
+# take this part of the time, and are taken at once where the resident memory changes by ``CHANGE``.
+WATCHING, CHANGE = 0.02, 0.02
 
 
 def whole_process(
     command: Sequence[str], environment: dict[str, str] | None = None
 ) -> tuple[float, float]:
     """Seconds of a command from outside, and the peak in MB of the memory of it and all processes
-    that it starts, to 2 %; shared memory is divided among those that share it.
+    that it starts, to about 2 %; shared memory is divided among those that share it.
 
     Raises:
         SystemExit: it failed.
@@ -237,15 +237,15 @@ def _peak_bytes(pid: int, over: threading.Event) -> int:
     """The peak of the memory of a process and its children until ``over``."""
     import psutil
 
-    peak, resident_peak, due = 0, 0, 0.0
+    peak, known, due = 0, 0, 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         me = psutil.Process(pid)
         while not over.wait(0.1):
             all_of_it = me, *me.children(recursive=True)
             resident = _total(all_of_it, lambda one: one.memory_info().rss)
             began = time.perf_counter()
-            if resident > GROWTH * resident_peak or began > due:
-                resident_peak = max(resident_peak, resident)
+            if abs(resident - known) > CHANGE * known or began > due:
+                known = resident
                 peak = max(peak, _total(all_of_it, lambda one: one.memory_full_info().pss))
                 ended = time.perf_counter()
                 due = ended + (ended - began) / WATCHING
