@@ -146,7 +146,7 @@ def int8() -> str:
     words = (
         f"INT8, the default where training found it equal: {100 * rounded / floats:.0f} % of the "
         f"time of {record['precision_beside']} on {record['machine']['processor']}. Processors "
-        "without VNNI or AMX gain nothing, and use it only with `--precision int8`."
+        "without VNNI or AMX round more, and use it only with `--precision int8`."
     )
     return textwrap.fill(words, 98, subsequent_indent="  ")
 
