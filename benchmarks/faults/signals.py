@@ -291,7 +291,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no round begins later")
     a = parser.parse_args()
-    # A shell lets its background jobs ignore this one, and their processes too.
+    # `nohup` ignores SIGHUP, a shell lets its background jobs ignore SIGINT, and commands would
+    # ignore them too.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, place = random.Random(a.seed), Path(tempfile.mkdtemp())
     kit, rounds, faults = Kit(place), Counter[str](), Counter[str]()
