@@ -76,6 +76,19 @@ def one_channel(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_model_that_was_loaded_here_leaves_memory_once_it_is_built(
+    one_channel, tmp_path, monkeypatch
+):
+    released = []
+    monkeypatch.setattr(Bundle, "release_weights", lambda bundle: released.append(bundle.id))
+    options = PredictOptions(device="cpu")
+    made = one_channel / "m.model"
+    for used in (made, Bundle.load(made)):  # the second is the caller's
+        predict(used, [one_channel / "scans"], tmp_path / type(used).__name__, options)
+    predict(made, [one_channel / "scans"], tmp_path / "s", PredictOptions(device="cpu", samples=2))
+    assert released == [Bundle.load(made).id]
+
+
 # ---- Monte-Carlo dropout ----
 
 

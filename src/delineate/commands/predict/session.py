@@ -262,7 +262,8 @@ def engine_maker(
         )
         if is_limited:
             memory_limits.warm_up(engine)
-        if not options.samples:  # for which the networks are built once more
+        # Samples build the networks once more, and a bundle of the caller is its own.
+        if model and not options.samples:
             bundle.release_weights()
         return replace(engine, oblique_deg=options.oblique_deg)
 
