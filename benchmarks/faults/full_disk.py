@@ -2,6 +2,7 @@
 evaluation and a report.
 
     python benchmarks/faults/full_disk.py [--every 1] [--commands train predict] [--minutes 10]
+        [--skip 400]
 
 Each command runs again and again; the N-th of its operations that write below its folder (to open
 a file for writing, to make a folder, a link or a rename, to sync) fails with ENOSPC, EIO or EACCES,
@@ -132,7 +133,12 @@ def ends(command: str, folder: Path, code: int, wanted: object) -> Iterable[str]
 @small.empty_figures()
 @small.compiled_once()
 def judge(
-    folder: Path, command: str, every: int = 1, first: int = 1, minutes: float = float("inf")
+    folder: Path,
+    command: str,
+    every: int = 1,
+    first: int = 1,
+    minutes: float = float("inf"),
+    skip: int = 0,
 ) -> tuple[int, int, Counter[str]]:
     """The number of failing operations tried, of those to try, and the faults found.
 
@@ -140,6 +146,7 @@ def judge(
         folder: as the command before left it; it is left as this command leaves it.
         every, first: the operations that fail: ``first``, ``first + every`` ...
         minutes: those that are tried by then are chosen at random.
+        skip: so many of that order, which an earlier call has tried.
     """
     end_s = time.monotonic() + 60 * minutes
     before = folder.with_name(f"{folder.name}_before")
@@ -154,7 +161,7 @@ def judge(
     hindered += [(code, Disk(folder, n, code)) for n in numbers for code in FAILING]
     hindered += [(errno.EFBIG, file_size_limit(nbytes)) for nbytes in LIMITS[:: min(every, 3)]]
     random.Random(command).shuffle(hindered)
-    for code, hindrance in hindered:
+    for code, hindrance in hindered[skip:]:
         if time.monotonic() > end_s:
             break
         with _copy_of(before, folder):
@@ -188,6 +195,7 @@ def main() -> None:
     )
     parser.add_argument("--every", type=int, default=1, help="try every N-th operation")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for each command")
+    parser.add_argument("--skip", type=int, default=0, help="failures that were tried before")
     parser.add_argument("--commands", nargs="+", default=list(small.COMMANDS))
     a = parser.parse_args()
     place, found = Path(tempfile.mkdtemp()), {}
@@ -197,8 +205,9 @@ def main() -> None:
         if command not in a.commands:
             small.COMMANDS[command](folder, lambda text: None)
             continue
-        tried, of, faults = judge(folder, command, a.every, minutes=a.minutes)
+        tried, of, faults = judge(folder, command, a.every, minutes=a.minutes, skip=a.skip)
         found[command] = {"every": a.every, "tried": tried, "of": of, "faults": dict(faults)}
+        found[command] |= {"tried before": a.skip} if a.skip else {}
         print(command, found[command], flush=True)
     shutil.rmtree(place)
     # Commands that were not asked for keep their figures.
