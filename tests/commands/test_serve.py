@@ -128,6 +128,9 @@ def test_what_differs_between_the_processes_is_named(place):
 @pytest.mark.rounds
 @pytest.mark.parametrize("delays_s", [(0.0, 0.1), [n * 0.01 for n in range(40)]])
 def test_ctrl_c_ends_the_call_and_not_the_engine(place, delays_s):
+    # An engine ends if a call is stopped while it loads modules.
+    assert called(place, "predict", "m.model", "c0.nii.gz", "-o", "loaded").returncode == 0
+    shutil.rmtree(place / "loaded")
     # Large enough to be at work for seconds.
     voxels = np.random.default_rng(0).integers(0, 90, (128, 128, 160), np.uint8)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), place / "large.nii")
