@@ -155,7 +155,7 @@ def test_a_case_at_which_a_call_died_is_read_apart(batch):
     said: list[str] = []
     report = predict(batch / "m.model", [batch / "scans"], out, OPTIONS, say=said.append)
     assert not report.failures and masks(batch) == whole
-    assert any(text.startswith("case b: an earlier call died at it") for text in said)
+    assert any(text.startswith("case b: an earlier call ended at it") for text in said)
     assert not Journal(out, "", OPTIONS).died_at(case) and not (out / BEGUN).exists()
 
 

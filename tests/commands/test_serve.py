@@ -54,7 +54,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
         assert engine.stderr is not None and b"resident engine" in engine.stderr.readline()
         yield folder
         assert stop() and engine.wait(timeout=30) == 0
-        assert engine.stderr.read() == b"ended: stopped\n"
+        assert engine.stderr.read().decode() == "ended: stopped\n"
         assert not resident.is_there() and status() is None
 
 
@@ -124,11 +124,27 @@ def test_what_differs_between_the_processes_is_named(place):
     assert done.returncode == 99 and b"the same limits" in done.stderr
 
 
-# An engine whose call was stopped while it loaded modules ends by itself: not for every run.
+def test_a_call_leaves_nothing_that_holds_its_streams(place):
+    voxels = np.random.default_rng(1).integers(0, 90, (128, 128, 160), np.uint8)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), place / "killing.nii")
+    words = [sys.executable, "-c", CALLER, "predict", "m.model", "killing.nii", "-o", "held"]
+    with subprocess.Popen(words, cwd=place, stderr=subprocess.DEVNULL) as killed:
+        while not (place / "held/running.json").exists():
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    # A scan at which a process died is read by a process that the engine starts. The call is over
+    # for whoever reads its errors when its own process is.
+    with subprocess.Popen(words, cwd=place, stderr=subprocess.PIPE) as again:
+        assert again.wait(timeout=60) == 0
+        again.communicate(timeout=5)
+
+
+# An engine whose call was stopped while it loaded a module ends by itself: not for every run.
 @pytest.mark.rounds
 @pytest.mark.parametrize("delays_s", [(0.0, 0.1), [n * 0.01 for n in range(40)]])
 def test_ctrl_c_ends_the_call_and_not_the_engine(place, delays_s):
-    # An engine ends if a call is stopped while it loads modules.
+    # An engine ends if a call is stopped while it loads a module.
     assert called(place, "predict", "m.model", "c0.nii.gz", "-o", "loaded").returncode == 0
     shutil.rmtree(place / "loaded")
     # Large enough to be at work for seconds.

@@ -40,6 +40,7 @@ class _Requests:
     def __init__(self) -> None:
         self.noted: int | None = None
         self.raised: int | None = None
+        self.while_loading = False
         self.deferring = False
         self.announce: Callable[[str], None] = lambda text: None
 
@@ -48,7 +49,7 @@ class _Requests:
             self.noted = number
             self.announce("stopping at the next step; a second signal stops at once")
             return
-        self.noted, self.raised = None, number
+        self.noted, self.raised, self.while_loading = None, number, _is_loading(frame)
         _restore()
         raise StopSignal(number)
 
@@ -69,6 +70,21 @@ def last_raised() -> int | None:
     """
     number, _requests.raised = _requests.raised, None
     return number
+
+
+def raised_while_loading() -> bool:
+    """Whether the last signal that was raised came while a module was being imported: that one, or
+    another that it imports, may not work from then on.
+    """
+    return _requests.while_loading
+
+
+def _is_loading(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 _before: dict[int, object] = {}

@@ -139,7 +139,7 @@ class Journal:
         return dict(line["entry"]) if same else None
 
     def died_at(self, case: Case) -> bool:
-        """Whether the process of an earlier call died while it worked on this case."""
+        """Whether the process of an earlier call ended, or died, while it worked on this case."""
         return case.id in self._begun and self._begun[case.id] == self._digest(case.id)
 
     def begin(self, case: Case) -> None:

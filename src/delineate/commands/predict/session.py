@@ -179,15 +179,15 @@ class Session:
         )
 
     def _read(self, case: Case, manifest: Manifest) -> Volume:
-        """The scan; in a process of its own if an earlier call died at it, so that a reader that
+        """The scan; in a process of its own if an earlier call ended at it, so that a reader that
         crashes costs its case and no more.
         """
         died = self._journal.died_at(case) and not self._options.again
         self._journal.begin(case)
         if died:
             self._say(
-                f"case {case.id}: an earlier call died at it; its scan is read in a process of its "
-                "own (--again reads it in this one)"
+                f"case {case.id}: an earlier call ended at it; its scan is read in a process of "
+                "its own (--again reads it in this one)"
             )
             read = partial(read_scan, manifest=replace(manifest, cases=(case,)))
             outcome = batch.run_apart(read, case, case.id, self._options.ram_bytes)

@@ -102,8 +102,8 @@ class Call:
 
     def signals(self) -> Iterator[int]:
         """The signals that the process sends on; 0 when it has ended."""
-        self.connection.settimeout(None)
         try:
+            self.connection.settimeout(None)  # closed already, if the call was short
             for line in resident.lines(self.connection):
                 word, _, number = line.partition(" ")
                 if word == resident.SIGNAL and number.isdigit():

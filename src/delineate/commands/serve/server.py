@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +32,7 @@ from ...core.machine import memory_bytes
 from ...core.progress import Say, unsaid
 from ...core.words import data_size, duration
 from ...execution import claims, resident
-from ...execution.stopping import STOPPING, StopSignal
+from ...execution.stopping import STOPPING, StopSignal, raised_while_loading
 from ...formats import apart
 from ..options import ServeOptions
 from ..predict.kept import Kept, keeping
@@ -43,6 +44,7 @@ MOST_WAITING = 64  # calls in the queue
 MODELS_SHARE = 0.25  # of the machine's memory for models, unless a limit is given
 UNFORESEEN = 70  # exit code
 LEFT_S = 20.0  # until threads of a call that a signal has ended have ended too
+COLLECTED_EVERY_S = 0.1  # meanwhile
 STOPPED_S = 5.0  # until an engine that is asked to stop has removed its socket
 Run = Callable[[Sequence[str], str], int]  # words of a command line, and name of the program
 _running: Resident | None = None
@@ -138,6 +140,9 @@ class Resident:
         Raises:
             StopSignal: a signal to this process.
         """
+        # A process that stays, for those that calls start. Begun by a call, it would keep the
+        # streams of that call open, and who reads them would wait for their end.
+        resource_tracker.ensure_running()
         with keeping(self._kept):
             while not self._ending:
                 try:
@@ -225,7 +230,7 @@ class Resident:
         with self._guard:
             self._at_work, self._forwarded = call, 0
         threading.Thread(target=self._follow, args=(call, main), daemon=True).start()
-        before, modules = set(threading.enumerate()), len(sys.modules)
+        before = set(threading.enumerate())
         try:
             _reset_peak()
             with in_place_of(call):
@@ -248,7 +253,7 @@ class Resident:
         number = code - 128
         if self._forwarded:
             code = 128 + self._forwarded if number > 0 else code
-            if len(sys.modules) != modules:  # some may be half loaded
+            if raised_while_loading():
                 self._ending = "a call was stopped while it loaded modules"
         elif number in [getattr(signal, name) for name in STOPPING]:
             raise StopSignal(number)
@@ -293,17 +298,21 @@ class Resident:
         claims, while this process is in its place. Else this process ends.
         """
         claims.release_left()
-        gc.collect()  # pools without an owner end their threads
         # Pools without a name of ours only read.
-        threads = [
+        threads = {
             thread
             for thread in set(threading.enumerate()) - before
             if not thread.name.startswith("ThreadPoolExecutor")
-        ]
+        }
         until = time.monotonic() + LEFT_S
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        if any(thread.is_alive() for thread in threads):
+        while threads and time.monotonic() < until:
+            # Pools without an owner end their threads. What a thread does may own its pool, so
+            # that only a collection after it finds that.
+            gc.collect()
+            for thread in threads:
+                thread.join(COLLECTED_EVERY_S)
+            threads = {thread for thread in threads if thread.is_alive()}
+        if threads:
             self.__exit__(None, None, None)
             os._exit(UNFORESEEN)
 
