@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import math
 import os
 import platform
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc/self")
 # Version 1 states "no limit" by a number that no machine has.
@@ -34,6 +38,38 @@ def become_program() -> None:
 def is_program() -> bool:
     """Whether this is a process of the command line, whose modules no other code uses."""
     return _IS_PROGRAM
+
+
+class _Hiding:
+    """A finder of modules that hides one from the thread that made it, and from no other."""
+
+    def __init__(self, hidden: str) -> None:
+        self._hidden, self._thread = hidden, threading.get_ident()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == self._hidden and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{name} is not needed here", name=name)
+
+
+def import_without(name: str, hidden: str) -> Any:
+    """Import a module of another project without a part that it imports if it finds it, and that
+    takes long. The part is hidden in the program only: other code may use the module with it.
+
+    Args:
+        name: of the module.
+        hidden: name of the part; it can be imported afterwards.
+
+    >>> import_without("math", "pydicom").floor(1.5)
+    1
+    """
+    if not is_program() or name in sys.modules:
+        return importlib.import_module(name)
+    finder: Any = _Hiding(hidden)
+    sys.meta_path.insert(0, finder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def cores() -> int:

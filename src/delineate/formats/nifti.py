@@ -16,8 +16,6 @@ axis on disk becomes channels.
 from __future__ import annotations
 
 import io
-import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +27,7 @@ from ..core.atomic import replacing
 from ..core.errors import FormatError, GeometryError
 from ..core.grid import Grid
 from ..core.labels import LabelSet
-from ..core.machine import is_program
+from ..core.machine import import_without
 from ..core.volume import Volume
 from .disk import (
     MOST_REST,
@@ -70,32 +68,11 @@ SUV = b"SUV"  # intent_name of values that are SUV by body weight
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
 
 
-class _WithoutPydicom:
-    """A finder of modules that hides pydicom from the thread that made it, and from no other."""
-
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name == "pydicom" and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError("pydicom is not needed here", name=name)
-
-
 def _nibabel() -> Any:
     """Import nibabel on first use; its functions have no types. It imports pydicom if it finds it,
-    for DICOM in extensions of NIfTI, which are not used here: that takes longer than the rest. It
-    is hidden in the program only, since other code may use the same nibabel with DICOM.
+    for DICOM in extensions of NIfTI, which are not used here: that takes longer than the rest.
     """
-    if is_program() and "nibabel" not in sys.modules:
-        finder: Any = _WithoutPydicom()
-        sys.meta_path.insert(0, finder)
-        try:
-            import nibabel
-        finally:
-            sys.meta_path.remove(finder)
-    import nibabel
-
-    return nibabel
+    return import_without("nibabel", "pydicom")
 
 
 def kind_of(head: bytes) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import mmap
 import os
 import secrets
 from pathlib import Path
@@ -25,18 +26,27 @@ _DIGEST = hashlib.sha256().digest_size
 log = logging.getLogger(__name__)
 
 
-def read(file: Path) -> bytes | None:
-    """The graph in ``file``; None if there is none that this user wrote, or if it is damaged."""
+def read(file: Path) -> memoryview | None:
+    """The graph in ``file``; None if there is none that this user wrote, or if it is damaged. Its
+    bytes are those of the file itself, if nobody else can change that, and not in memory twice.
+    """
     try:
-        with file.open("rb") as opened:  # in two parts: graphs are as large as their weights
-            seal, data = opened.read(_DIGEST), opened.read()
-    except OSError:
+        content = _content(file)
+    except (OSError, ValueError):  # absent, or empty
         return None
-    key = _key()
-    if key is None or not hmac.compare_digest(_seal(key, file, data), seal):
+    key, data = _key(), content[_DIGEST:]
+    if key is None or not hmac.compare_digest(_seal(key, file, data), content[:_DIGEST]):
         log.debug("%s was not written by this user, or is damaged; it is not used", file)
         return None
     return data
+
+
+def _content(file: Path) -> memoryview:
+    with file.open("rb") as opened:
+        if os.name == "nt" or _is_ours(os.fstat(opened.fileno()), 0o022):
+            # A private copy, because OpenVINO takes memory that may be written to.
+            return memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY))
+        return memoryview(bytearray(opened.read()))
 
 
 def write(file: Path, data: bytes) -> None:
@@ -58,7 +68,7 @@ def write(file: Path, data: bytes) -> None:
             other.unlink(missing_ok=True)
 
 
-def _seal(key: bytes, file: Path, data: bytes) -> bytes:
+def _seal(key: bytes, file: Path, data: bytes | memoryview) -> bytes:
     seal = hmac.new(key, file.name.encode() + b"\0", "sha256")
     seal.update(data)
     return seal.digest()
@@ -82,7 +92,9 @@ def _is_private(path: Path) -> bool:
     """Whether the file belongs to this user and nobody else can read it; Windows separates the
     folders of users.
     """
-    if os.name == "nt":
-        return True
-    found = path.stat()
-    return found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return os.name == "nt" or _is_ours(path.stat(), 0o077)
+
+
+def _is_ours(found: os.stat_result, denied: int) -> bool:
+    """Whether a file belongs to this user, and others have none of the rights ``denied``."""
+    return found.st_uid == os.getuid() and not found.st_mode & denied

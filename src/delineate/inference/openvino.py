@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.machine import import_without
 from ..preprocessing import arrays
 from . import graph_cache, skips, topology
 
@@ -54,15 +55,17 @@ def available() -> bool:
 
 class Graph:
     """A compiled network, called like a module in evaluation mode: (B, C, *patch) -> (B, L, *patch)
-    float32, tensors or ndarrays. ``module`` builds that module, for a caller that needs its layers.
+    float32, tensors or ndarrays. ``module`` builds that module, for a caller that needs its layers;
+    ``memory`` is what the network uses without owning it.
     """
 
-    def __init__(self, compiled: Any, module: Callable[[], nn.Module]):
+    def __init__(self, compiled: Any, module: Callable[[], nn.Module], memory: object = None):
         self.module = module
         self._compiled = compiled
         count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [compiled.create_infer_request() for _ in range(count)]
         self._shape = tuple(int(n) for n in compiled.output(0).shape[1:])
+        self._memory = memory  # last, so that it ends last
 
     def __call__(self, x: Any) -> Any:
         import openvino
@@ -112,9 +115,9 @@ def compiled(
             whose operations do not depend on the size. () traces with ``shape``.
         kept_topology: of the network, with its weights (see ``topology``); "" converts the module.
     """
+    core = _core()
     import openvino
 
-    core = _core()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if str(dtype).endswith("bfloat16") else "f32",
         "NUM_STREAMS": str(streams(math.prod(shape[1:]), arrays.threads())),
@@ -133,7 +136,7 @@ def compiled(
     # Use the cached graph, or compile the network and cache it.
     if file is not None and (found := graph_cache.read(file)) is not None:
         try:
-            return Graph(core.import_model(io.BytesIO(found), "CPU", settings), make)
+            return Graph(_imported(core, found, settings), make, found)
         except RuntimeError:
             logging.getLogger(__name__).debug("%s is from another OpenVINO; replaced", file)
     model = _rebuilt(kept_topology, shape)
@@ -148,6 +151,19 @@ def compiled(
         blob = graph.export_model()
         graph_cache.write(file, bytes(blob.getvalue() if hasattr(blob, "getvalue") else blob))
     return Graph(graph, make)
+
+
+def _imported(core: Any, graph: memoryview, settings: dict[str, str]) -> Any:
+    """The compiled network of a kept graph; without a copy of its bytes, which must then exist for
+    as long as the network does, where this OpenVINO can do so.
+    """
+    import openvino
+
+    tensor = openvino.Tensor(np.frombuffer(graph, np.uint8), shared_memory=True)
+    try:
+        return core.import_model(tensor, "CPU", settings)
+    except TypeError:  # an older one
+        return core.import_model(io.BytesIO(graph), "CPU", settings)
 
 
 def _rebuilt(kept: tuple[str, Weights], shape: Sequence[int]) -> Any:
@@ -201,9 +217,8 @@ def _core() -> Any:
     stack on which signals are handled; if one of several ends, that stack may be freed, and the
     next signal ends the process.
     """
-    import openvino
-
-    return openvino.Core()
+    # Its converters of files of other tools are not used here.
+    return import_without("openvino", "openvino.tools.ovc").Core()
 
 
 def _converted(module: nn.Module, shape: Sequence[int], traced: Sequence[int]) -> Any:
