@@ -18,6 +18,7 @@ from delineate.core.inputs import read_json_lines
 from delineate.core.plan import Augmentation, Loss, Optimiser, Plan, Schedule
 from delineate.core.store import Store, StoredCase
 from delineate.execution import launch
+from delineate.inference.engine import fast_dtype
 from delineate.networks.blocks import BatchNorm
 from delineate.networks.build import build
 from delineate.training import loop, losses, overlapping, validation
@@ -240,7 +241,9 @@ def test_two_ranks_train_as_one(tmp_path):
         )
         for size in (1, 2)
     )
-    assert len(one) == len(one_exact) == 3 and np.allclose(one, two, rtol=1e-5)
+    # Where the processor has units for bfloat16, sums are rounded to its seven digits.
+    rtol = 1e-5 if fast_dtype(CPU) == torch.float32 else 2**-8
+    assert len(one) == len(one_exact) == 3 and np.allclose(one, two, rtol=rtol)
     assert np.array_equal(one_exact, two_exact)
     assert same(*(tmp_path / f"exact of {n}" / "last.safetensors" for n in (1, 2)))
 

@@ -33,7 +33,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ..core.errors import DelineateError, LostRankError, RankError
 from ..execution import stopping
-from ..inference.engine import fast_dtype
+from ..inference import engine as infer
 from ..networks.blocks import BatchNorm
 from .losses import WHOLE, Share
 
@@ -271,7 +271,7 @@ def _join_apart(device: torch.device) -> None:
 
 def _precision(device: torch.device) -> Any:
     return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[
-        fast_dtype(device)
+        infer.fast_dtype(device)
     ]
 
 
