@@ -80,15 +80,20 @@ class Anatomy:
 
 
 def train(a: argparse.Namespace, anatomy: Anatomy, work: Path) -> Path:
-    """Train the model with the command that users type; its plan has the network and the patch."""
+    """Train the model with the command that users type; the network, the patch and the spacing are
+    set, because the rules plan a smaller network for so few minutes.
+    """
     cohort, network = work / "cohort", nnunet_3d(2).model_dump(mode="json")
     for n in range(a.cases):
         name = f"case_{n:02}.nii.gz"
         places = cohort / "images" / name, cohort / "labels" / name
         anatomy.write(n + 1, PART, (SPACING_MM,) * 3, *places)
     (work / "labels.yaml").write_text("labels:\n  spleen: 1\n")
-    changes = {f"network.{key}": network[key] for key in ("widths", "strides", "kernels")}
-    changes |= {"patch": [a.patch] * 3}
+    keys = ("widths", "strides", "kernels", "convs", "decoder_convs", "encoder")
+    changes = {f"network.{key}": network[key] for key in keys}
+    # The low resolution at which structures are found is a multiple.
+    spacing = {"spacing_mm": [SPACING_MM] * 3, "low_resolution.spacing_mm": [4 * SPACING_MM] * 3}
+    changes |= {"patch": [a.patch] * 3} | spacing
     words = [
         one for key, value in changes.items() for one in ("--set", f"{key}={json.dumps(value)}")
     ]
