@@ -35,6 +35,7 @@ WARNED = "a finding of the check names the case; exit code 0"
 INPUT = "refused before training; exit code 2"
 VERDICT = "the verdict says so; exit code 3"
 SMALLER = "batches are computed in twice as many parts from then on; exit code 0"
+SKIPPED = "the batch is left out, and counted in the card (`left_out`); exit code 0"
 NO_MODEL = "stopped, and a model is written only if there is a checkpoint; exit code 3"
 DISK = "stopped; the checkpoint before is kept, and the same command continues; exit code 2"
 
@@ -128,6 +129,21 @@ def _losses(value: float, first: int = 1) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _infinite_once(folder: Path) -> Iterator[None]:
+    """The gradients of the third batch are NaN."""
+    from delineate.training import losses
+
+    real, seen = losses.deeply_supervised, []
+
+    def cost(*given: Any, **more: Any) -> Any:
+        seen.append(1)
+        return real(*given, **more) * (np.nan if len(seen) == 3 else 1.0)
+
+    with mock.patch.object(losses, "deeply_supervised", cost):
+        yield
+
+
 def _path(folder: Path) -> Path:
     return folder / "images" / f"{BAD}.nii.gz"
 
@@ -205,6 +221,9 @@ FAULTS = (
     TrainingFault(
         "the loss is NaN from the first step on", during=lambda f: _losses(np.nan), outcome=VERDICT
     ),
+    TrainingFault(
+        "the gradients of one batch are not finite", during=_infinite_once, outcome=SKIPPED
+    ),
     TrainingFault("out of memory once", during=_out_of_memory(1), outcome=SMALLER),
     TrainingFault("out of memory always", during=_out_of_memory(10**9), outcome=NO_MODEL),
     TrainingFault("the disk is full at a checkpoint", during=_full_disk, outcome=DISK),
@@ -261,6 +280,7 @@ def judged(fault: TrainingFault, folder: Path, plan: Path) -> str:
         WARNED: not done.failures and any(one["case"] == BAD for one in findings),
         VERDICT: "finite" in done.verdict.words,
         SMALLER: not done.failures and card.get("batch_parts") == {"fold_0": 2},
+        SKIPPED: not done.failures and card.get("left_out") == {"fold_0": 1},
     }
     return "" if right.get(fault.outcome) else f"{done.failures} {done.verdict.words} {said[-5:]}"
 

@@ -150,6 +150,11 @@ def test_released_weights_are_read_again(tmp_path):
         assert list(found) == ["w"]
         np.testing.assert_array_equal(found["w"], weights["w"])
 
+    # The file is read once for all members.
+    (tmp_path / "m.model").rename(tmp_path / "away")
+    np.testing.assert_array_equal(bundle.members[1].weights["w"], np.ones(2))
+    (tmp_path / "away").rename(tmp_path / "m.model")
+
     # A file that was replaced is not used.
     bundle.release_weights()
     Bundle(small_plan(), (Member("one", {"w": np.zeros(6, np.float32)}),)).save(

@@ -315,6 +315,17 @@ def test_what_is_stated_of_values_and_not_read_is_noted(tmp_path, lines, found):
     assert len(notes) == len(found) and all(a in b for a, b in zip(found, notes, strict=True))
 
 
+@pytest.mark.parametrize("name", ["", *(one for one in (*nrrd.SPACES, *nrrd.SHORT) if one)])
+def test_a_place_without_directions_of_the_body_is_noted(tmp_path, name):
+    space = f"space: {name}\n" if name else "space dimension: 3\n"
+    notes = files.read(made(tmp_path / "a.nrrd", RAW + space + OBLIQUE)).meta.get("notes", [])
+    expected = {"": "names no space", "scanner-xyz": "'scanner-xyz'"}
+    expected |= {f"3d-{one}-handed": f"'3d-{one}-handed'" for one in ("left", "right")}
+    assert len(notes) == (name in expected) and all(expected[name] in note for note in notes)
+    # Without a place there is nothing to read in another way.
+    assert not files.read(made(tmp_path / "b.nrrd", RAW + "spacings: 1 2 3\n")).meta.get("notes")
+
+
 def test_a_place_needs_an_origin(tmp_path):
     path = made(tmp_path / "a.nrrd", RAW + "space: LPS\n" + OBLIQUE.splitlines()[0] + "\n")
     assert files.read(path).meta["place_known"] is False

@@ -185,6 +185,42 @@ def test_a_step_never_waits_for_its_device(loss, kind):
     )
 
 
+@pytest.mark.parametrize("by_sample", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_batch_whose_gradients_are_not_finite_is_left_out(
+    tmp_path, cases, monkeypatch, value, by_sample
+):
+    """The weights and the statistics of batch norm stay finite, and the training goes on."""
+    real, seen, said, lines = loop.losses.deeply_supervised, [], [], []
+
+    def cost(outputs, *given):
+        seen.append(len(seen))
+        bad = value if seen[-1] == 4 else 1.0
+        return real([one * bad for one in outputs], *given)
+
+    monkeypatch.setattr(loop.losses, "deeply_supervised", cost)
+    training = job(
+        tmp_path,
+        cases,
+        lines=lines,
+        schedule=Schedule(epochs=10, steps_per_epoch=3),
+        network=small_network(2, norm="batch", deep_supervision=True),
+    )
+    fit(replace(training, say=said.append, by_sample=by_sample))
+    kept = load_file(tmp_path / "last.safetensors")
+    assert not [name for name, one in kept.items() if not np.isfinite(one).all()]
+    assert [line.get("left_out", 0) for line in lines][-1] == 1
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert len(said) == 1 and "were not finite; their batches are left out (1 in all)" in said[0]
+
+
+def test_nothing_is_read_from_a_gpu_to_leave_a_batch_out():
+    norm, gradient, mean, before, loss = (torch.ones(n, device="meta") for n in ((), 2, 2, 2, ()))
+    figures = loss, torch.ones(3, 3, device="meta")
+    found = loop._without_infinite(norm, [gradient], [mean], [before], figures)
+    assert [one.device.type for one in found] == ["meta", "meta"]
+
+
 def test_a_loss_that_stays_infinite_ends_the_training_whatever_an_epoch_is(tmp_path, cases):
     """After 20 steps, over ten epochs of two; a checkpoint has counted the steps before it."""
     broken = [

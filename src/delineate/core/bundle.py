@@ -242,9 +242,8 @@ class Bundle:
                 head = migrate("delineate_bundle", head, path=str(path), error=BundleError)
                 plan_text = archive.read("plan.json").decode()
                 plan = Plan.from_json(plan_text, f"{path}: plan.json")
-                members = tuple(
-                    _read_member(archive, entry, path, head["id"]) for entry in head["members"]
-                )
+                stored = _Stored(path, head["id"])
+                members = tuple(_read_member(archive, entry, stored) for entry in head["members"])
                 found = cls(plan, members, parse_json(archive.read("card.json")), plan_text)
                 # The checksum proves that the file is as written, the id that its parts belong
                 # together.
@@ -273,33 +272,43 @@ class Bundle:
             return False
 
 
-class _StoredWeights(Weights):
-    """Weights of a model file, which are read from it again after a ``release``.
+class _Stored:
+    """The weights of all members of a model file, which are read from it again after a release."""
 
-    Raises:
-        InputError: when they are used, and the file is no longer there.
-        BundleError: the file is no longer the same model.
-    """
+    def __init__(self, path: Path, bundle: str):
+        self._path, self._bundle = path.absolute(), bundle
+        self.arrays: dict[str, Weights] = {}  # by member
 
-    def __init__(self, arrays: Weights, path: Path, bundle: str, member: str):
-        self._arrays: Weights | None = arrays
-        self._path, self._bundle, self._member = path.absolute(), bundle, member
+    def of(self, member: str) -> Weights:
+        """Those of a member.
 
-    def release(self) -> None:
-        self._arrays = None
-
-    def _all(self) -> Weights:
-        # Another thread may release them at any time.
-        if (arrays := self._arrays) is None:
+        Raises:
+            InputError: the file is no longer there.
+            BundleError: the file is no longer the same model.
+        """
+        arrays = self.arrays  # another thread may release them at any time
+        if member not in arrays:
             found = Bundle.load(self._path)
             if found.id != self._bundle:
                 raise BundleError(
                     f"has changed while it was used: its id was {self._bundle} and is {found.id}",
                     path=self._path,
                 )
-            arrays = next(one.weights for one in found.members if one.name == self._member)
-            self._arrays = arrays
-        return arrays
+            self.arrays = arrays = {one.name: dict(one.weights) for one in found.members}
+        return arrays[member]
+
+
+class _StoredWeights(Weights):
+    """The weights of one member of a model file; raises as ``_Stored.of`` when they are used."""
+
+    def __init__(self, stored: _Stored, member: str):
+        self._stored, self._member = stored, member
+
+    def release(self) -> None:
+        self._stored.arrays = {}
+
+    def _all(self) -> Weights:
+        return self._stored.of(self._member)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._all()[name]
@@ -458,18 +467,16 @@ def _refuse_damaged(is_intact: bool, path: Path) -> None:
         )
 
 
-def _read_member(
-    archive: zipfile.ZipFile, entry: dict[str, Any], path: Path, bundle: str
-) -> Member:
+def _read_member(archive: zipfile.ZipFile, entry: dict[str, Any], stored: _Stored) -> Member:
     """The member that ``entry`` of ``bundle.json`` describes, with its arrays."""
     from safetensors.numpy import load
 
     bounds, graph = f"bounds/{entry['name']}.safetensors", f"graphs/{entry['name']}.json"
     names = archive.namelist()
-    weights = load(archive.read(f"weights/{entry['name']}.safetensors"))
+    stored.arrays[entry["name"]] = load(archive.read(f"weights/{entry['name']}.safetensors"))
     return Member(
         entry["name"],
-        _StoredWeights(weights, path, bundle, entry["name"]),
+        _StoredWeights(stored, entry["name"]),
         entry["fold"],
         entry["weight"],
         entry.get("view", ""),

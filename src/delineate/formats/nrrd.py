@@ -57,6 +57,7 @@ SHORT = {
     "ras": "right-anterior-superior",
     "las": "left-anterior-superior",
 }
+DIRECTIONS = tuple(SHORT.values())
 DATA_FILE = "data file"
 # The fields of NRRD 5; a name may be written without its spaces, and two have another name.
 FIELDS = (
@@ -244,7 +245,21 @@ def _notes(header: _Header, array: NDArray[Any]) -> list[str]:
     if header.unknown:
         words = ", ".join(header.unknown)[:200]
         notes.append(f"its header has lines that are no fields of NRRD and are not read: {words}")
-    return notes + _notes_of_channels(header)
+    return notes + _notes_of_place(header) + _notes_of_channels(header)
+
+
+def _notes_of_place(header: _Header) -> list[str]:
+    """Where a place is stated, but not what is left, front and up."""
+    space = str(header.fields.get("space", ""))
+    fields = ("space directions", "space origin")
+    is_stated = any(header.fields.get(name) is not None for name in fields)
+    if not is_stated or _name_of(space) in DIRECTIONS:
+        return []
+    named = f"the space {space!r}" if space else "no space"
+    return [
+        f"its header names {named}, which does not say where left, front and up are; its place is "
+        "read as left-posterior-superior, as ITK reads it"
+    ]
 
 
 def _notes_of_channels(header: _Header) -> list[str]:
@@ -511,11 +526,16 @@ def _to_ras(space: str) -> NDArray[np.float64]:
     Raises:
         FormatError: an unknown space.
     """
-    name = space.lower().removesuffix("-time")
-    name = SHORT.get(name.removesuffix("t") if len(name) == 4 else name, name)
+    name = _name_of(space)
     if name not in SPACES:
         raise FormatError(f"unknown space {space!r}; allowed: {', '.join(filter(None, SPACES))}")
     return np.array(SPACES[name])
+
+
+def _name_of(space: str) -> str:
+    """The long name of a space, without its axis of time."""
+    name = space.lower().removesuffix("-time")
+    return SHORT.get(name.removesuffix("t") if len(name) == 4 else name, name)
 
 
 def _origin_of_minima(header: _Header, axes: list[int]) -> list[float]:

@@ -20,6 +20,7 @@ that leads writes.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -125,7 +126,8 @@ class TrainingState:
     origin_s: float = 0.0  # ``spent_s`` at the start of the last extension
     lines: int = 0  # of the log
     parts: int = 1  # in which a batch is computed, more than one after memory ran out
-    infinite: int = 0  # latest consecutive steps with a loss that is not finite, of those read
+    left_out: int = 0  # steps whose gradients were not finite, of those read
+    infinite: int = 0  # the latest of them without one that was finite
     losses: list[float] = field(default_factory=list)  # of the current epoch
     counts: list[list[int]] = field(default_factory=list)  # of the current epoch, see ``scoring``
 
@@ -178,8 +180,9 @@ def fit(job: TrainingJob) -> Weights:
                 state.epoch_ended = progress >= 1 or _line_is_due(state, schedule, progress)
                 # Read the statistics of several steps at once.
                 if state.epoch_ended or len(unread) == WATCHED:
+                    left_out = state.left_out
                     _flush_step_stats(state, unread, ranks)
-                    _refuse_infinite(state, job)
+                    _refuse_infinite(state, job, left_out)
                 if not state.epoch_ended or ranks.stop():
                     continue
 
@@ -247,14 +250,18 @@ class _Networks:
         for group in self.stepper.param_groups:
             group["lr"] = state.learning_rate
         image, label = (t.to(self.job.device, non_blocking=True) for t in (image, label))
+        statistics = [one for one in self.module.buffers() if one.is_floating_point()]
+        before = [one.clone() for one in statistics]
         with self.job.ranks.step():
             figures = self._gradients(image, label)
-        self.fabric.clip_gradients(
+        norm = self.fabric.clip_gradients(
             self.model,
             self.stepper,
             max_norm=plan.optimiser.clip_norm,
             error_if_nonfinite=False,
         )
+        gradients = [one.grad for one in self.module.parameters() if one.grad is not None]
+        figures = _without_infinite(norm, gradients, statistics, before, figures)
         self.stepper.step()
         # The average is short at the start, so that it forgets the initial weights.
         decay = min(plan.schedule.ema, (1 + state.step) / (10 + state.step))
@@ -473,18 +480,54 @@ def _step_stats(
     return loss.detach(), scoring.counts(label, logits.argmax(1), logits.shape[1], ignore)
 
 
+def _without_infinite(
+    norm: torch.Tensor,
+    gradients: Sequence[torch.Tensor],
+    statistics: Sequence[torch.Tensor],
+    before: Sequence[torch.Tensor],
+    figures: Figures,
+) -> Figures:
+    """Leave a batch out whose gradients are not finite: one would make all weights NaN. Its
+    gradients become 0, statistics of batch norm are those before, and its loss is NaN. No value is
+    read from a GPU, which the loop would wait for.
+
+    Args:
+        norm: of all gradients.
+        gradients, statistics: changed in place.
+        before: the statistics before the batch.
+        figures: of the batch.
+    """
+    is_finite = norm.isfinite()
+    if is_finite.device.type == "cpu" and is_finite:
+        return figures
+    for gradient in gradients:
+        gradient.masked_fill_(~is_finite, 0.0)
+    for now, then in zip(statistics, before, strict=True):
+        now.copy_(torch.where(is_finite, now, then))
+    loss, counts = figures
+    return torch.where(is_finite, loss, float("nan")), counts * is_finite
+
+
 def _flush_step_stats(state: TrainingState, unread: list[Figures], ranks: Ranks = ALONE) -> None:
     """Read the statistics of the unread steps from the device and add them to the current epoch."""
     losses, counts = (ranks.sum(torch.stack(figures)) for figures in zip(*unread, strict=True))
     unread.clear()
     state.losses += losses.tolist()
     state.counts = (counts.sum(0).cpu().numpy() + (state.counts or 0)).tolist()
-    # A single loss that is not finite is tolerated; only an unbroken series is an error.
+    # Single batches that are not finite are left out; only an unbroken series is an error.
+    state.left_out += int((~losses.isfinite()).sum())
     state.infinite = 0 if losses.isfinite().any() else state.infinite + len(losses)
 
 
-def _refuse_infinite(state: TrainingState, job: TrainingJob) -> None:
-    """Stop a training whose loss has not been finite for ``WATCHED`` steps."""
+def _refuse_infinite(state: TrainingState, job: TrainingJob, left_out: int) -> None:
+    """Stop a training whose loss has not been finite for ``WATCHED`` steps; say that fewer were
+    left out, of which there were ``left_out`` before.
+    """
+    if state.left_out > left_out:
+        job.say(
+            f"step {state.step}: the gradients of {state.left_out - left_out} of the last steps "
+            f"were not finite; their batches are left out ({state.left_out} in all)"
+        )
     if state.infinite >= WATCHED:
         raise TrainingError(
             f"the loss has not been finite for {state.infinite} steps (step {state.step}); a "
@@ -636,14 +679,16 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
     """Write the log line of the epoch, or part of one, pass it to the listener, and reset the
     statistics.
 
-    ``loss`` is the mean over the steps since the last line. ``train_dice`` (by name) and its mean
+    ``loss`` is the mean over the steps since the last line whose gradients were finite; the number
+    of all others of the run is ``left_out``. ``train_dice`` (by name) and its mean
     ``train_dice_mean`` are those of the hard predictions for the augmented patches, pooled over
     these steps, each with the weights of its step. ``epoch_s`` is the training time of an epoch in
     seconds, without validation, at the speed of these steps. A line with a validation contains the
     result of ``scoring.evaluate``, one with validation patches that of ``scoring.on_patches``.
     """
     # The statistics of all steps since the last line.
-    mean = float(np.mean(state.losses)) if state.losses else float("nan")
+    found = [loss for loss in state.losses if math.isfinite(loss)]
+    mean = float(np.mean(found)) if found else float("nan")
     named, mean_dice = (
         scoring.dice(np.array(state.counts), job.plan.structures)
         if state.counts
@@ -657,6 +702,7 @@ def _log(job: TrainingJob, state: TrainingState, clock: Clock, line: dict[str, A
         "train_dice": named,
         "train_dice_mean": mean_dice,
         **({"batch_parts": state.parts} if state.parts > 1 else {}),
+        **({"left_out": state.left_out} if state.left_out else {}),
         **line,
     }
     state.losses, state.counts, state.lines = [], [], state.lines + 1

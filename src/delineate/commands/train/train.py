@@ -617,14 +617,16 @@ def _reading_threads(device: torch.device, processes: int) -> int:
 
 def _note_log(model: ModelFile, job: NetworkJob, log: Path) -> None:
     """Note the number of lines, by which a report recognises a log that has lost some (0 for a
-    training whose time was over before its first step), and the parts of a batch where memory ran
-    out.
+    training whose time was over before its first step), the parts of a batch where memory ran out,
+    and the batches that were left out.
     """
     lines = read_json_lines(log) if log.is_file() else []
     model.note("log_lines", job.name, len(lines))
     parts = max((line.get("batch_parts", 1) for line in lines), default=1)
     if parts > 1:
         model.note("batch_parts", job.name, parts)
+    if left_out := max((line.get("left_out", 0) for line in lines), default=0):
+        model.note("left_out", job.name, left_out)
 
 
 def _on_training_cases(
