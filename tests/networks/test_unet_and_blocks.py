@@ -192,6 +192,29 @@ def test_a_single_small_sample_is_convolved_alike(kernel, stride, padding, size)
     assert results[0][0].shape == results[1][0].shape
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize("planes", range(1, 6))
+def test_gradients_depend_on_no_memory_that_nobody_wrote(dtype, kernel, stride, planes):
+    """Where the library has a kernel for the processor that reads such memory, it is filled."""
+    layer = Conv3d(32, 32, kernel, stride, kernel // 2)
+    x = torch.randn(2, 32, planes, 4, 4).contiguous(memory_format=memory_format(3))
+    expected = nn.Conv3d(32, 32, kernel, stride, kernel // 2).double()
+    expected.load_state_dict(layer.state_dict())
+    y = expected(x.double())
+    y.sin().sum().backward()
+    for _ in range(6):
+        filled = [torch.full_like(layer.weight, 1e4, dtype=one) for one in 3 * (x.dtype, dtype)]
+        del filled
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found = layer(x)
+        found.float().sin().sum().backward()
+        for mine, right in ((found, y), (layer.weight.grad, expected.weight.grad)):
+            difference = (mine.double() - right).abs().max() / right.abs().max()
+            assert difference < (1e-4 if dtype == torch.float32 else 0.05), difference
+
+
 @pytest.mark.parametrize(("samples", "planes"), [(1, 16), (1, 100), (2, 16)])
 def test_convolutions_take_the_fast_way(samples, planes):
     """``SMALL`` is the library's own limit: with it, no convolution goes the slow way."""

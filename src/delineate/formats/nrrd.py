@@ -249,10 +249,10 @@ def _notes(header: _Header, array: NDArray[Any]) -> list[str]:
 
 
 def _notes_of_place(header: _Header) -> list[str]:
-    """Where a place is stated, but not what is left, front and up."""
-    space = str(header.fields.get("space", ""))
-    fields = ("space directions", "space origin")
-    is_stated = any(header.fields.get(name) is not None for name in fields)
+    """Where a place in three dimensions is stated, but not what is left, front and up."""
+    space, origin = str(header.fields.get("space", "")), header.fields.get("space origin")
+    vectors = [*(header.fields.get("space directions") or ()), origin]
+    is_stated = any(one is not None and len(one) > 2 for one in vectors)
     if not is_stated or _name_of(space) in DIRECTIONS:
         return []
     named = f"the space {space!r}" if space else "no space"

@@ -169,9 +169,18 @@ class Conv3d(nn.Conv3d):
     times all axes but the last exceed ``SMALL`` (torch 2.13, ``use_mkldnn``). The slow one takes
     three to ten times as long, on one core. A single small sample is therefore computed as a batch
     of two: its halves along the first axis.
+
+    In bfloat16 on a CPU with units for it, torch 2.13 (oneDNN) reads memory that nobody has written
+    for the gradient of the weights, where the first axis is shorter than the kernel and not 1: the
+    gradient may be NaN, or any number. Such an axis is therefore padded before the convolution.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_short(x):
+            n = int(self.padding[0])
+            padded = functional.pad(x, (0, 0, 0, 0, n, n))
+            inner = (0, *self.padding[1:])
+            return functional.conv3d(padded, self.weight, self.bias, self.stride, inner)
         # The cases for which torch would use its slow implementation.
         slow = (
             x.shape[0] == 1
@@ -196,6 +205,16 @@ class Conv3d(nn.Conv3d):
         if 2 * half == planes:
             return y.movedim(1, -1).flatten(0, 1)[None].movedim(-1, 1)
         return torch.cat([y[:1], y[1:, :, 1:]], dim=2)
+
+    def _is_short(self, x: Tensor) -> bool:
+        """Whether torch may get the gradient of the weights wrong."""
+        return (
+            torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+            and 1 < x.shape[2] < self.kernel_size[0]
+            and not tracing()
+        )
 
 
 def conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:

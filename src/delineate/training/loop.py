@@ -260,6 +260,7 @@ class _Networks:
             max_norm=plan.optimiser.clip_norm,
             error_if_nonfinite=False,
         )
+        assert norm is not None  # of gradients that are clipped by their norm
         gradients = [one.grad for one in self.module.parameters() if one.grad is not None]
         figures = _without_infinite(norm, gradients, statistics, before, figures)
         self.stepper.step()
