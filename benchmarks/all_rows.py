@@ -61,7 +61,6 @@ TRAININGS = (
     ("train_real.py", "hippocampus", "--budget", "20m", "--mirror"),
     ("train_nnunet.py", "hippocampus", "--budget", "20m", "--mirror"),
     ("train_nnunet.py", "hippocampus", "--budget", "20m", "--mirror", "--tuned"),
-    ("trained_ct.py",),
 )
 
 
@@ -116,8 +115,7 @@ def lines_of(a: argparse.Namespace, peer: Path) -> list[tuple[str, ...]]:
             found.append((f"{name}.py", *words, *(QUICK.get(name, ()) if a.quick else ())))
     if "trainings" in a.only or not (a.only or a.quick):
         for line in TRAININGS:
-            words = ("--peer", str(peer)) if "nnunet" in line[0] else ()
-            found.append((*line, *words, *(before if line[0] == "trained_ct.py" else ())))
+            found.append((*line, *(("--peer", str(peer)) if "nnunet" in line[0] else ())))
     return found
 
 

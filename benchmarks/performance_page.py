@@ -46,7 +46,6 @@ TITLES = {
     "preparing": "Preprocessing of a scan",
     "prepare_cohort": "Preprocessing of a cohort",
     "whole_ct": "A whole CT",
-    "trained_ct": "A whole CT with a trained model",
     "dicom_speed": "Reading DICOM",
     "busy_training": "Training next to other processes",
     "eight_bits_hippocampus": "INT8 inference, nnU-Net's hippocampus model",
@@ -160,26 +159,6 @@ def whole_ct(r: dict[str, Any]) -> Iterator[Line]:
                 yield _line(what, ours, f"{_before(r)}, overlap 0.5", rows["own, before"])
             else:
                 yield what, _cell(ours), "–", "–"
-
-
-def trained_ct(r: dict[str, Any]) -> Iterator[Line]:
-    """What training chose, against the earlier commit and against all windows in float."""
-    chosen, dice = r["chosen"], r["dice"]
-    ways = [
-        f"overlap {chosen['overlap']:g}",
-        *(["coarse pass"] if (chosen["coarse"] or {}).get("chosen") else []),
-        *(["INT8"] if (chosen["int8"] or {}).get("default") else []),
-    ]
-    what = (
-        f"CT of {r['scan']}, trained network of {r['parameters'] / 1e6:.0f} million parameters, "
-        f"windows of {r['patch'][0]} voxels: {', '.join(ways)}; Dice with the truth "
-        f"{dice['as trained']:.4f} (all windows in float: {dice['full grid']:.4f})"
-    )
-    ours = r["rows"]["as trained"]
-    if "before" in r["rows"]:
-        yield _line(what, ours, f"{_before(r)}, overlap 0.5", r["rows"]["before"])
-    title = "delineate, same model: all windows in float, overlap 0.5"
-    yield _line(what, ours, title, r["rows"]["full grid"])
 
 
 def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
@@ -553,7 +532,6 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         forward,
         start_up,
         whole_ct,
-        trained_ct,
         predict_memory,
         restore_memory,
         preparing,
