@@ -69,7 +69,9 @@ def test_a_decoder_copies_no_skip_connection(dims):
     network = small_network(dims)
     torch.manual_seed(1)
     expected, found, kinds = made(build(network).eval(), (network.channels, *(32,) * dims))
-    np.testing.assert_allclose(found, expected, atol=1e-4)  # processors round differently
+    # Single voxels are rounded further away on a processor with AVX-512.
+    assert np.quantile(np.abs(found - expected), 0.999) < 2e-5
+    np.testing.assert_allclose(found, expected, atol=1e-4)
     assert "Concatenation" not in kinds and "StridedSlice" in kinds
 
 
