@@ -210,7 +210,9 @@ def _coarse(scan: Volume) -> tuple[int, ...]:
     for axis, n in enumerate(values.shape):
         # The mean of the voxels on both sides of a point, so that a mirrored scan gives the mirror.
         at = ((np.arange(LATTICE) + 0.5) / LATTICE * n - 0.5).clip(0, n - 1)
-        below, above = (values.take(f(at).astype(int), axis) for f in (np.floor, np.ceil))
+        # Not ``take``, which copies all voxels of a scan whose axes are turned.
+        before = (slice(None),) * axis
+        below, above = (values[(*before, f(at).astype(int))] for f in (np.floor, np.ceil))
         values = (below.astype(np.float32) + above) / 2
     values = np.nan_to_num(values)
     low, high = np.percentile(values, (PERCENTILES[0], PERCENTILES[-1]))
