@@ -62,7 +62,7 @@ DTYPES = {
 }
 Activation = Literal["softmax", "sigmoid", "none"]
 EMPTY_BYTES = 2**28  # cache of the logits of windows without contrast
-WORK_BYTES = 2**25  # float32 scores that are blended at once on a CPU
+WORK_BYTES = 2**22  # float32 scores that are blended at once on a CPU: they stay in its cache
 # Input voxels of one forward pass on a CPU; more are no faster there.
 WINDOW_VOXELS = 2**21
 # Limits of ``drawn_windows``: windows at least and at most, voxels in all.
