@@ -1,4 +1,4 @@
-"""NIfTI-1 and -2, Analyze 7.5 and MGH/MGZ, read through nibabel's headers; NIfTI is also written.
+"""NIfTI-1 and -2 through our own header, Analyze 7.5 and MGH/MGZ through nibabel's.
 
 Geometry: the sform if its code is above 0, else the qform if its code is above 0 (NIfTI-1 standard,
 "method 3" before "method 2"). If both codes have the same value, the two must place every corner
@@ -17,34 +17,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.atomic import replacing
-from ..core.errors import FormatError, GeometryError
-from ..core.grid import Grid
-from ..core.labels import LabelSet
-from ..core.machine import import_without
-from ..core.volume import Volume
-from .disk import (
+from ...core.errors import FormatError, GeometryError
+from ...core.grid import Grid
+from ...core.machine import import_without
+from ...core.volume import Volume
+from ..disk import (
     MOST_REST,
     MOST_SKIPPED,
     head_of,
     is_348,
-    labels_as_text,
     mm_of,
     names_in_text,
     opened,
-    packing,
     read_array,
     skip,
-    smallest_labels,
     told,
 )
-from .raster import CHANNEL_NAMES, COLOURS
+from ..raster import CHANNEL_NAMES, COLOURS
+from . import header as own
 
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 SAME_PLACE_MM = 1.0
@@ -66,9 +63,10 @@ SLICES |= {b"\4": "flipped coronal", b"\5": "flipped sagittal"}
 FLAG = {"NIfTI": 348, "NIfTI-2": 540}  # the byte that announces extensions
 SUV = b"SUV"  # intent_name of values that are SUV by body weight
 KINDS = ("NIfTI", "NIfTI-2", "NIfTI pair", "Analyze 7.5", "MGH")
+VERSIONS = {"NIfTI": 1, "NIfTI pair": 1, "NIfTI-2": 2}
 
 
-def _nibabel() -> Any:
+def nibabel() -> Any:
     """Import nibabel on first use; its functions have no types. It imports pydicom if it finds it,
     for DICOM in extensions of NIfTI, which are not used here: that takes longer than the rest.
     """
@@ -187,7 +185,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[Any, str, Path]:
-    """Return nibabel's header, the format, and the file that holds the voxels (another file for
+    """Return the header, the format, and the file that holds the voxels (another file for
     .hdr/.img pairs).
     """
     kind = kind_of(head_of(path))
@@ -196,54 +194,68 @@ def _header(path: Path) -> tuple[Any, str, Path]:
     if not kind or kind in ("NIfTI pair", "Analyze 7.5"):
         holder, voxels = pair_of(path)
         kind = kind_of(head_of(holder))
-    nib = _nibabel()
-    makers = {
-        "NIfTI": nib.Nifti1Header,
-        "NIfTI-2": nib.Nifti2Header,
-        "NIfTI pair": nib.nifti1.Nifti1PairHeader,
-        "Analyze 7.5": nib.spm2analyze.Spm2AnalyzeHeader,
-        "MGH": nib.freesurfer.mghformat.MGHHeader,
-    }
-    if kind not in makers:
+    readers = {"Analyze 7.5": _analyze_header, "MGH": _mgh_header}
+    if kind not in KINDS:
         raise FormatError("not a NIfTI, Analyze or MGH file", path=path)
     with opened(holder) as file:
-        header = _bounded(makers[kind], file, kind)
+        header = readers[kind](file) if kind in readers else _nifti_header(file, kind)
     _refuse_impossible(header, kind)
     return header, kind, voxels
 
 
-def _bounded(maker: Any, file: IO[bytes], kind: str) -> Any:
-    """nibabel's header of a file, of which no more than the header is read.
+def _nifti_header(file: IO[bytes], kind: str) -> own.Header:
+    """The header of NIfTI, of which no more than the header is read.
 
     Raises:
         FormatError: it ends early, or the voxels begin inside the header, or nowhere.
     """
-    fixed = maker.template_dtype.itemsize + (0 if kind in ("MGH", "Analyze 7.5") else 4)
-    start = file.read(fixed)
-    if kind == "MGH":
-        # A file may end after its voxels, without the values that nibabel reads from its end. Of
-        # flags that are not valid, it knows only 0.
-        is_placed = int.from_bytes(start[MGH_FLAG], "big", signed=True) > 0
-        if not is_placed:
-            start = start[: MGH_FLAG.start] + bytes(2) + start[MGH_FLAG.stop :]
-        header = maker(start[:MGH_OFFSET], check=True)
-        header.is_placed = is_placed
+    version = VERSIONS[kind]
+    length = own.FIELDS[version].itemsize
+    start = file.read(length + 4)
+    if len(start) < length:
+        raise FormatError(f"truncated: the header has {len(start)} of {length + 4} bytes")
+    header = own.Header.of(start, version)
+    # Extensions: those of a single file end where its voxels begin.
+    least = 0 if kind == "NIfTI pair" else length + 4
+    _refuse_offset(float(header["vox_offset"]), least)
+    if start[length:][:1] in (b"", b"\0"):
         return header
-    if len(start) < maker.template_dtype.itemsize:
-        raise FormatError(f"truncated: the header has {len(start)} of {fixed} bytes")
-    header = maker(start[: maker.template_dtype.itemsize], check=False)
-    offset = float(header["vox_offset"])
-    least = fixed if getattr(maker, "is_single", False) else 0
+    room = int(header["vox_offset"]) - least if least else None
+    content = io.BytesIO(file.read(MOST_SKIPPED if room is None else room))
+    return replace(header, extensions=own.read_extensions(content, room, header.order))
+
+
+def _analyze_header(file: IO[bytes]) -> Any:
+    """nibabel's header of Analyze 7.5; errors as for NIfTI."""
+    maker = nibabel().spm2analyze.Spm2AnalyzeHeader
+    length = maker.template_dtype.itemsize
+    start = file.read(length)
+    if len(start) < length:
+        raise FormatError(f"truncated: the header has {len(start)} of {length} bytes")
+    header = maker(start, check=False)
+    _refuse_offset(float(header["vox_offset"]), 0)
+    return header
+
+
+def _refuse_offset(offset: float, least: int) -> None:
     if not (offset.is_integer() and least <= offset <= MOST_SKIPPED):
         raise FormatError(
             f"the voxels would begin at byte {offset:g}; allowed: from {least}, after the header, "
             f"to {MOST_SKIPPED}"
         )
-    if start[maker.template_dtype.itemsize :][:1] in (b"", b"\0"):
-        return header
-    # Extensions: those of a single file end where its voxels begin.
-    room = int(offset) - fixed if least else MOST_SKIPPED
-    return maker.from_fileobj(io.BytesIO(start + file.read(max(room, 0))), check=False)
+
+
+def _mgh_header(file: IO[bytes]) -> Any:
+    """nibabel's header of MGH. A file may end after its voxels, without the values that nibabel
+    reads from its end. Of flags that are not valid, it knows only 0.
+    """
+    start = file.read(MGH_OFFSET)
+    is_placed = int.from_bytes(start[MGH_FLAG], "big", signed=True) > 0
+    if not is_placed:
+        start = start[: MGH_FLAG.start] + bytes(2) + start[MGH_FLAG.stop :]
+    header = nibabel().freesurfer.mghformat.MGHHeader(start, check=True)
+    header.is_placed = is_placed
+    return header
 
 
 def _refuse_impossible(header: Any, kind: str) -> None:
@@ -257,13 +269,21 @@ def _refuse_impossible(header: Any, kind: str) -> None:
         sizes = [int(n) for n in header["dim"][1 : axes + 1]]
     if min(sizes) < 1:
         raise FormatError(f"sizes must be at least 1, found {sizes}")
-    if kind != "MGH" and (code := int(header["datatype"])) not in header._data_type_codes:
-        types = header._data_type_codes
-        read = sorted(one for one in types.value_set() if types.dtype[one].kind in "iuf")
+    if kind == "MGH":
+        return
+    known = own.TYPES if kind in VERSIONS else _analyze_types(header)
+    if (code := int(header["datatype"])) not in known:
+        read = {n: np.dtype(one) for n, one in sorted(known.items()) if one is not None}
+        names = (f"{n} ({one.name})" for n, one in read.items() if one.kind in "iuf")
         raise FormatError(
-            f"its voxels have the unknown datatype {code}; allowed: "
-            f"{', '.join(f'{one} ({types.label[one]})' for one in read)}, and RGB"
+            f"its voxels have the unknown datatype {code}; allowed: {', '.join(names)}, and RGB"
         )
+
+
+def _analyze_types(header: Any) -> dict[int, Any]:
+    """Code of a datatype -> its voxels."""
+    codes = header._data_type_codes
+    return {int(code): codes.dtype[code] for code in codes.value_set()}
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:
@@ -323,7 +343,9 @@ def _geometry(header: Any, kind: str) -> tuple[Grid, dict[str, Any]]:
     return Grid((shape[0], shape[1], shape[2]), affine, allow_shear=True), meta
 
 
-def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> NDArray[np.float64]:
+def _nifti_affine(
+    header: own.Header, shape: tuple[int, ...], meta: dict[str, Any]
+) -> NDArray[np.float64]:
     """Choose sform or qform (see the module docstring), in mm; sets ``place_known`` in ``meta``."""
     scale = np.diag([MM.get(_units(header), 1.0)] * 3 + [1.0])
     sform = np.asarray(header.get_sform(), float) if int(header["sform_code"]) > 0 else None
@@ -343,7 +365,7 @@ def _nifti_affine(header: Any, shape: tuple[int, ...], meta: dict[str, Any]) -> 
     return scale @ _finite(sform, "sform")
 
 
-def _qform(header: Any) -> NDArray[np.float64]:
+def _qform(header: own.Header) -> NDArray[np.float64]:
     """Compute the qform's affine. It is NaN if its quaternion or spacing is impossible, so that it
     is never used.
     """
@@ -352,7 +374,7 @@ def _qform(header: Any) -> NDArray[np.float64]:
         header["pixdim"][0] = 1
     try:
         return np.asarray(header.get_qform(), float)
-    except (_nibabel().spatialimages.HeaderDataError, ValueError):
+    except GeometryError:
         return np.full((4, 4), np.nan)
 
 
@@ -481,14 +503,14 @@ def _array(file: IO[bytes], header: Any, kind: str) -> NDArray[Any]:
     array = read_array(file, shape, dtype, rest)
     # RGB is a structured dtype: each of its fields becomes a channel.
     if array.dtype.names:
-        return np.stack([_cube(array[name]) for name in array.dtype.names])
-    array = _scaled(_cube(array), header, kind)
+        return np.stack([cube(array[name]) for name in array.dtype.names])
+    array = _scaled(cube(array), header, kind)
     if array.ndim == 4:
         return array[..., 0] if array.shape[3] == 1 else np.moveaxis(array, 3, 0)
     return array
 
 
-def _cube(array: NDArray[Any]) -> NDArray[Any]:
+def cube(array: NDArray[Any]) -> NDArray[Any]:
     """Append axes of length 1 up to three axes."""
     return array.reshape((*array.shape, 1, 1, 1)[:3]) if array.ndim < 3 else array
 
@@ -515,105 +537,3 @@ def _scaled(array: NDArray[Any], header: Any, kind: str) -> NDArray[Any]:
     np.multiply(scaled, slope, out=scaled)
     np.add(scaled, intercept, out=scaled)
     return scaled.astype(np.float32, copy=False)
-
-
-# ---- writing ----
-
-
-def write(
-    volume: Volume, path: str | Path, labels: LabelSet | None = None, step: float = 1.0
-) -> None:
-    """Write NIfTI-1 (NIfTI-2 if an axis exceeds 32767 voxels), compressed if the name ends in .gz.
-
-    sform and qform are both written with code 1; a sheared grid has only the sform. The dtype is
-    kept, except that bool becomes uint8, float16 becomes float32, and labels get the smallest
-    unsigned dtype. ``labels`` go into a comment extension as JSON, the unit "SUV" into intent_name,
-    and that channels are colours into intent_code.
-
-    Args:
-        volume: (I, J, K) or (C, I, J, K).
-        path: of the new file.
-        labels: names and colours of the values.
-        step: the value of one stored unit, written as the slope; readers multiply by it.
-    """
-    nib, image = _nibabel(), to_image(volume, labels, step)
-    # Compression is done by ISA-L, not by nibabel: it is faster, and the bytes have no time stamp.
-    with (
-        replacing(path) as temporary,
-        packing(temporary, str(path).lower().endswith(".gz")) as file,
-    ):
-        image.to_file_map({"image": nib.fileholders.FileHolder(fileobj=file)})
-
-
-def to_image(volume: Volume, labels: LabelSet | None = None, step: float = 1.0) -> Any:
-    """The volume as a nibabel image, as ``write`` stores it.
-
-    Args:
-        volume, labels, step: see ``write``.
-
-    Returns:
-        A ``Nifti1Image``, or a ``Nifti2Image`` if an axis exceeds 32767 voxels.
-    """
-    # NIfTI stores channels as the fourth axis.
-    array = np.moveaxis(volume.array, 0, 3) if volume.array.ndim == 4 else volume.array
-    if volume.unit == "label":
-        array = (
-            np.moveaxis(smallest_labels(volume), 0, 3)
-            if volume.array.ndim == 4
-            else smallest_labels(volume)
-        )
-    array = array.astype(
-        {"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False
-    )
-    nib = _nibabel()
-    maker, head = (
-        (nib.Nifti1Image, nib.Nifti1Header)
-        if max(array.shape) <= 32767
-        else (nib.Nifti2Image, nib.Nifti2Header)
-    )
-    # sform and qform get the same affine, so that readers that use either of them agree.
-    header = head()
-    header.set_data_dtype(array.dtype)
-    image = maker(array, volume.grid.affine, header, dtype=array.dtype)
-    image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(step, 0)
-    image.set_sform(volume.grid.affine, code=1)
-    # A qform cannot hold shear and would contradict the sform, so it is not set.
-    code = 0 if volume.grid.is_sheared else 1
-    image.set_qform(volume.grid.affine, code=code, strip_shears=True)
-    if volume.unit == "SUV":
-        image.header["intent_name"] = SUV
-    if tuple(volume.meta.get("channels", ())) == COLOURS and volume.unit != "label":
-        image.header["intent_code"] = RGB_VECTOR
-    # NIfTI has no field for label names, so they go into an extension.
-    if labels is not None and len(labels):
-        text = labels_as_text(labels)
-        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
-    return image
-
-
-def from_image(image: Any) -> Volume:
-    """The volume of a nibabel image; unit "a.u.".
-
-    Args:
-        image: any spatial image of nibabel, in memory or on disk; scaling is applied.
-
-    Raises:
-        FormatError: more than four axes, or values that are not real.
-        GeometryError: an impossible affine.
-    """
-    array = _cube(np.asanyarray(image.dataobj))
-    source = str(image.get_filename() or "")
-    # A fifth axis of vectors follows an empty time axis.
-    if array.ndim == 5 and array.shape[3] == 1:
-        array = array[:, :, :, 0]
-    if array.ndim > 4 or array.dtype.kind not in "biuf":
-        raise FormatError(
-            f"{array.ndim} axes of {array.dtype}; allowed: three spatial axes of real numbers and "
-            "one of channels",
-            path=source or None,
-        )
-    grid = Grid(array.shape[:3], np.asarray(image.affine, np.float64), allow_shear=True)
-    channels = np.moveaxis(array, 3, 0) if array.ndim == 4 else array
-    meta = {"modality": "", "patient": "", "spacing_known": True}
-    return Volume(channels, grid, source=source, meta=meta)
