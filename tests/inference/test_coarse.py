@@ -12,7 +12,7 @@ from tests.plans import small_plan
 from delineate.core.errors import UsageError
 from delineate.core.plan import Inference, Plan
 from delineate.inference import coarse
-from delineate.inference.engine import Engine
+from delineate.inference.engine import Engine, marching_axis
 from delineate.inference.predictor import refuse_coarse, settings_of
 from delineate.planning.first_stage import FOUND
 
@@ -85,6 +85,35 @@ def test_scans_shorter_than_windows_and_odd_sizes(shape):
         assert low >= 0 and high <= n and high - low >= min(n, size)
     both = [segmented(engine, scan, one) for one in (part, None)]
     np.testing.assert_array_equal(*(one.argmax(0) for one in both))
+
+
+def test_a_window_that_is_run_does_not_mix_with_one_that_is_not():
+    """A structure that the coarse pass misses is segmented all the same where a window covers it,
+    also where windows that are not run would overlap that window.
+    """
+    engine, scan = engine_of(plan_with_finder(), Bright(0.9)), scan_of()
+    dim = (slice(6, 10), slice(8, 12), slice(14, 16))
+    scan[0][dim] = 0.6  # below the threshold of the coarse pass alone
+    part = coarse.find(scan, engine, engine.plan.inference)
+    counts = part.counts(SHAPE, engine.plan, 0.5)
+    assert 1 < counts["run"] < counts["all"]
+    covered = part.covered(SHAPE, engine.plan, 0.5)
+    both = [segmented(engine, scan, one) for one in (part, None)]
+    axis = marching_axis(SHAPE, engine.plan)
+    both = [np.moveaxis(one, 1, 1 + axis) for one in both]
+    np.testing.assert_allclose(both[0][:, covered], both[1][:, covered], atol=1e-5)
+    assert (both[0][0][~covered] == 1).all() and not covered.all()
+    assert covered[dim].all() and (both[0].argmax(0)[dim] == 1).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("memory", [None, 2**21, 10_000])
+def test_some_windows_with_little_memory(kind, memory):
+    engine, scan = engine_of(plan_with_finder(), Bright(0.05)), kind(scan_of())
+    part = coarse.find(scan, engine, engine.plan.inference)
+    stream = coarse.slabs(scan, engine, memory_bytes=memory, part=part)
+    found = np.concatenate([np.asarray(slab) for slab in stream], 1)
+    np.testing.assert_allclose(found, segmented(engine, kind(scan_of()), part), atol=2e-3)
 
 
 def test_structures_that_overlap_are_absent_outside():

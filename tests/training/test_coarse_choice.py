@@ -48,6 +48,13 @@ def test_a_coarse_pass_that_costs_no_dice_is_chosen():
     assert found.to_json()["chosen"] is True
 
 
+def test_what_a_window_covers_is_not_missed():
+    """The coarse pass finds the bright half of each structure, at any threshold."""
+    plan, cases = plan_before(), [case(n) for n in range(2)]
+    found = choose(engine_of(plan, Bright(1.5)), cases, 60)
+    assert not found.missed and found.chosen and found.dice == (1.0, 1.0)
+
+
 def test_one_that_misses_structures_or_saves_little_is_not_chosen():
     plan, cases = plan_before(), [case(n) for n in (1, 3)]
     found = choose(engine_of(plan, Nothing()), cases, 60)

@@ -4,8 +4,9 @@ resolution.
 The prepared scan is shrunk by whole steps, and the plan's first stage (``Plan.low_resolution``, two
 classes) gives each voxel the probability of any structure. What is above ``Inference.coarse``, and
 ``MARGIN`` around it, is the part. Windows are placed over its box as over a scan of that size;
-those that do not reach the part are not run. Everything else is background. Whether this costs
-accuracy is measured (``training.coarse_choice``). Sizes are in voxels of the preprocessed grid.
+those that do not reach the part are not run, and what no window covers is background. Whether this
+costs accuracy is measured (``training.coarse_choice``). Sizes are in voxels of the preprocessed
+grid.
 """
 
 from __future__ import annotations
@@ -67,15 +68,29 @@ class Part:
             here.append(slice(start // step, -(-stop // step)))
         return bool(self.mask[tuple(here)].any())
 
-    def windows(self, plan: Plan, overlap: float) -> int:
-        """The number of windows that are run."""
+    def corners(self, plan: Plan, overlap: float) -> list[Triple]:
+        """The windows that are run: where they begin in the box, or before it if it is shorter."""
         shape = [high - low for low, high in self.box]
         missing = [max(0, p - n) // 2 for p, n in zip(plan.patch, shape, strict=True)]
-        corners = itertools.product(*placement.grid(shape, plan.patch, overlap))
-        return sum(
-            self.reaches([c - m for c, m in zip(corner, missing, strict=True)], plan.patch)
-            for corner in corners
-        )
+        grid = placement.grid(shape, plan.patch, overlap)
+        (a, b, c), corners = missing, itertools.product(*grid)
+        moved = [(i - a, j - b, k - c) for i, j, k in corners]
+        return [corner for corner in moved if self.reaches(corner, plan.patch)]
+
+    def windows(self, plan: Plan, overlap: float) -> int:
+        """The number of windows that are run."""
+        return len(self.corners(plan, overlap))
+
+    def covered(self, shape: Sequence[int], plan: Plan, overlap: float) -> NDArray[np.bool_]:
+        """(I, J, K) the voxels of a scan of ``shape`` that are in a window that is run."""
+        seen = np.zeros(tuple(shape), bool)
+        for corner in self.corners(plan, overlap):
+            inside = (
+                slice(max(0, low + first), low + first + n)
+                for first, n, (low, _) in zip(corner, plan.patch, self.box, strict=True)
+            )
+            seen[tuple(inside)] = True
+        return seen
 
     def counts(self, shape: Sequence[int], plan: Plan, overlap: float) -> dict[str, int]:
         """The windows that are run, and all of a scan of ``shape``."""

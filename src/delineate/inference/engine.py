@@ -27,7 +27,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -489,7 +489,7 @@ def slabs(
             None: see ``planes``.
         axis: another one to march along; not with views.
         wanted: whether the window that begins at a voxel of the scan (or before it, if the scan is
-            padded) is run; others are background. None runs all. Not with views.
+            padded) is run; voxels in none of them are background. None runs all. Not with views.
 
     Yields:
         (L, d, A, B) on the engine's device, d planes at a time; the depths add up to the axis'
@@ -623,7 +623,7 @@ def _finished_planes(
 ) -> Iterator[tuple[int, Any]]:
     """(first plane, scores (L, d, A, B)) of the padded scan, in order; planes are yielded as soon
     as no later window overlaps them. ``order`` has the marching axis first; windows for which
-    ``runs`` is false are background.
+    ``runs`` is false are left out, and what no window covers is background.
     """
     # Copy the scan once: windows overlap, and a GPU would wait for each.
     on_device = arrays.moved(scan, engine.device)
@@ -639,38 +639,125 @@ def _finished_planes(
         " x ".join(map(str, scan.shape[1:])),
         inference.overlap,
     )
-    # Blending weights of one window, and along each axis the sum over all windows.
     profiles = [_gaussian(patch[a]) for a in order]
-    totals = [
-        arrays.like(on_device, _sum_of(p, s, n))
-        for p, s, n in zip(profiles, starts, size, strict=True)
-    ]
     blend = arrays.like(on_device, _outer(profiles))
     at_once = windows_at_once(engine)
     # Planes kept at once: the depth of a window, or in 2-D the slices of a batch.
     depth = min(size[0], max(patch[axis], at_once if engine.plan.dims == 2 else 1))
     done = 0  # planes yielded so far
     empty: dict[Any, Any] = {}
-    classes, kind = engine.plan.network.classes, arrays.kind_of(scan)
-    with planes(depth, classes, (size[1], size[2]), engine.device, memory_bytes, kind) as sums:
-        for batch, is_run in _batches(starts, at_once, engine.plan.dims == 2, runs):
+    totals = None
+    if all(runs((a, b, c)) for a, b, c in itertools.product(*starts)):
+        along = zip(profiles, starts, size, strict=True)
+        totals = [arrays.like(on_device, _sum_of(*one)) for one in along]
+    stored = (depth, *size[1:]), arrays.kind_of(scan), memory_bytes
+    with _sums(engine, inference, *stored, totals) as (sums, weights):
+        for batch in _batches(starts, at_once, engine.plan.dims == 2, runs):
             # If the batch reaches beyond the kept planes, those before it are finished.
             if batch[-1][0] + patch[axis] > done + depth:
-                yield from _divided(sums, done, batch[0][0], totals)
+                yield from _divided(sums, done, batch[0][0], weights)
                 done = batch[0][0]
-            if is_run:
-                _add_windows(sums, scan, on_device, batch, order, blend, engine, inference, empty)
-            elif activation_of(engine.plan, inference) == "softmax":
-                _add_background(sums, batch, blend)
-        yield from _divided(sums, done, size[0], totals)
+            _add_windows(sums, scan, on_device, batch, order, blend, engine, inference, empty)
+            weights.add(batch, blend)
+        yield from _divided(sums, done, size[0], weights)
 
 
-def _divided(sums: Planes, low: int, high: int, totals: list[Any]) -> Iterator[tuple[int, Any]]:
+@contextlib.contextmanager
+def _sums(
+    engine: Engine,
+    inference: Inference,
+    size: Sequence[int],
+    kind: arrays.Kind,
+    memory_bytes: int | None,
+    totals: list[Any] | None,
+) -> Iterator[tuple[Planes, _Weights]]:
+    """The sums of scores of ``size`` voxels, and of blending weights: ``totals`` along each axis,
+    or None if only some windows are run.
+    """
+    depth, a, b = size
+    classes = engine.plan.network.classes
+    # Weights of some windows take as much as a class.
+    most = None if memory_bytes is None else memory_bytes // (classes + (totals is None))
+    with contextlib.ExitStack() as stack:
+
+        def kept(count: int) -> Planes:
+            limit = None if most is None else most * count
+            return stack.enter_context(planes(depth, count, (a, b), engine.device, limit, kind))
+
+        sums = kept(classes)
+        if totals is not None:
+            yield sums, _AllWindows(totals)
+        else:
+            is_background = activation_of(engine.plan, inference) == "softmax"
+            yield sums, _SomeWindows(kept(1), is_background)
+
+
+class _Weights(Protocol):
+    """The sums of the blending weights of windows."""
+
+    def add(self, corners: Sequence[Triple], blend: Any) -> None:
+        """Windows at ``corners`` were added to the sums of scores."""
+
+    def under(self, first: int, held: Any) -> Any:
+        """(n, A, B) the weights of the planes ``first`` to ``first + n``, by which their sums of
+        scores ``held`` (n, L, A, B) are divided.
+        """
+
+
+@dataclass(frozen=True)
+class _AllWindows:
+    """Those of all windows: a product of ``totals``, the sums along each axis."""
+
+    totals: list[Any]
+
+    def add(self, corners: Sequence[Triple], blend: Any) -> None:
+        pass
+
+    def under(self, first: int, held: Any) -> Any:
+        return _outer([self.totals[0][first : first + len(held)], *self.totals[1:]])
+
+
+@dataclass(frozen=True)
+class _SomeWindows:
+    """Those of the windows that were run, in ``sums``. Voxels without one are the first class if
+    there is a ``background``, and else no structure.
+    """
+
+    sums: Planes
+    background: bool
+
+    def add(self, corners: Sequence[Triple], blend: Any) -> None:
+        for corner in corners:
+            region = _region(corner, blend.shape)
+            for first, held in self.sums.walk(corner[0], corner[0] + len(blend)):
+                weight = blend[first - corner[0] : first - corner[0] + len(held)]
+                held[(slice(None), 0, *region)] += arrays.moved(
+                    weight, getattr(held, "device", None)
+                )
+
+    def under(self, first: int, held: Any) -> Any:
+        # As many planes are kept as of ``held``, so that these are consecutive in both.
+        at = first % self.sums.count
+        kept = self.sums.mapped(at, at + len(held))[:, 0]
+        outside = arrays.counts(kept == 0, kept)
+        if self.background:
+            held[:, 0] += arrays.as_in(held, outside)
+        weight = kept + outside
+        kept[:] = 0
+        return weight
+
+
+def _region(corner: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    """A window's extent across the marching axis."""
+    return tuple(slice(first, first + n) for first, n in zip(corner[1:], shape[1:], strict=True))
+
+
+def _divided(sums: Planes, low: int, high: int, weights: _Weights) -> Iterator[tuple[int, Any]]:
     """(first plane, scores (L, d, A, B)) of the planes low..high, divided by the sum of their
     blending weights. The sums are then reset to zero.
     """
     for first, held in sums.walk(low, high):
-        weight = _outer([totals[0][first : first + len(held)], totals[1], totals[2]])[:, None]
+        weight = weights.under(first, held)[:, None]
         there = arrays.moved(held, getattr(weight, "device", None))
         scores = there / arrays.as_in(there, weight)
         yield first, arrays.axis_moved(scores, 0, 1)
@@ -693,18 +780,17 @@ def windows_at_once(engine: Engine) -> int:
 
 def _batches(
     starts: list[list[int]], at_once: int, together: bool, runs: Callable[[Triple], bool]
-) -> Iterator[tuple[list[Triple], bool]]:
-    """Corners of all windows in batches of at most ``at_once``, marching axis slowest, and whether
-    they are run.
+) -> Iterator[list[Triple]]:
+    """Corners of the windows that are run, in batches of at most ``at_once``, marching axis
+    slowest.
 
     A batch has windows of one position along that axis, or of several if ``together``.
     """
     for group in [starts[0]] if together else [[first] for first in starts[0]]:
-        corners = [(a, b, c) for a, b, c in itertools.product(group, *starts[1:])]
-        for wanted in (True, False):
-            own = (corner for corner in corners if runs(corner) == wanted)
-            while batch := list(itertools.islice(own, at_once)):
-                yield batch, wanted
+        corners = ((a, b, c) for a, b, c in itertools.product(group, *starts[1:]))
+        wanted = filter(runs, corners)
+        while batch := list(itertools.islice(wanted, at_once)):
+            yield batch
 
 
 def _add_windows(
@@ -753,17 +839,6 @@ def _add_windows(
                 logits = _empty_logits(member, value, windows[n], engine, empty)
                 for axes in flips:
                     add(logits, axes, corners[n], weight)
-
-
-def _add_background(sums: Planes, corners: Sequence[Triple], blend: Any) -> None:
-    """Add windows of background, the first class, to ``sums``."""
-    for corner in corners:
-        region = tuple(
-            slice(first, first + n) for first, n in zip(corner[1:], blend.shape[1:], strict=True)
-        )
-        for first, held in sums.walk(corner[0], corner[0] + blend.shape[0]):
-            weight = blend[first - corner[0] : first - corner[0] + len(held)]
-            held[(slice(None), 0, *region)] += arrays.moved(weight, getattr(held, "device", None))
 
 
 def _cut_windows(
@@ -825,10 +900,7 @@ def _add_scores(
     """Add activation(``logits`` (L, d, A, B)) * ``weight`` (d, A, B) to ``sums`` at ``corner``, a
     few planes at a time.
     """
-    # The window's extent across the marching axis.
-    region = tuple(
-        slice(start, start + n) for start, n in zip(corner[1:], logits.shape[2:], strict=True)
-    )
+    region = _region(corner, logits.shape[1:])
     # On a CPU, few planes at a time: the float32 copies stay within WORK_BYTES.
     most = (
         None

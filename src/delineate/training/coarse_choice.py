@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import nn
 
 from ..core import atomic
@@ -237,10 +236,13 @@ class _Found:
     def of(cls, engine: infer.Engine, case: StoredCase) -> _Found:
         plan, scores = engine.plan, coarse.scores(case.values(), engine)
         label = np.asarray(case.label[:])
-        truth = _any((label > 0) & (label < plan.codes), coarse.steps_of(plan))
+        truth = (label > 0) & (label < plan.codes)
         for threshold in THRESHOLDS:
-            near = ndimage.maximum_filter(scores >= threshold, 2 * (coarse.MARGIN - 1) + 1)
-            if not (truth & ~near).any():
+            part = coarse.part_of(scores >= threshold, plan, case.shape)
+            if part is None:
+                continue
+            # What a window covers is not missed, even where the coarse pass itself is wrong.
+            if not (truth & ~part.covered(case.shape, plan, plan.inference.overlap)).any():
                 return cls(scores, threshold)
         return cls(scores, 0.0)
 
