@@ -24,7 +24,14 @@ PAGES = Path(__file__).parents[1] / "docs" / "performance"
 ROWS = (
     *("start_up", "forward", "step_time", "metric_speed", "restore_memory", "preparing"),
     *("dicom_speed", "volume_files", "loss_speed", "augmentation", "busy_training"),
-    *("whole_ct", "predict_memory", "prepare_cohort", "patch_reads", "surface_distances"),
+    *(
+        "whole_ct",
+        "trained_ct",
+        "predict_memory",
+        "prepare_cohort",
+        "patch_reads",
+        "surface_distances",
+    ),
 )
 Line = tuple[str, str, str, str]  # what, ours, the peer's, ratio
 
@@ -46,6 +53,7 @@ TITLES = {
     "preparing": "Preprocessing of a scan",
     "prepare_cohort": "Preprocessing of a cohort",
     "whole_ct": "A whole CT",
+    "trained_ct": "A whole CT, trained model",
     "dicom_speed": "Reading DICOM",
     "busy_training": "Training next to other processes",
     "eight_bits_hippocampus": "INT8 inference, nnU-Net's hippocampus model",
@@ -159,6 +167,22 @@ def whole_ct(r: dict[str, Any]) -> Iterator[Line]:
                 yield _line(what, ours, f"{_before(r)}, overlap 0.5", rows["own, before"])
             else:
                 yield what, _cell(ours), "–", "–"
+
+
+def trained_ct(r: dict[str, Any]) -> Iterator[Line]:
+    """A trained model as `train` chose and in INT8, against its full grid and before."""
+    names = {"full grid": "the same model, overlap 0.5 and all windows"}
+    names |= {"before": f"{_before(r)}, overlap 0.5, same weights"} if "before" in r else {}
+    for mine in ("as chosen", "as chosen, INT8", "overlap 0.25, INT8"):
+        count = r["windows"][mine]
+        run = f"{count['run']} of {count['all']} windows" if count else "all windows"
+        equal, truth = r["dice with full grid"][mine], r["dice"]
+        what = (
+            f"CT of {r['scan']}, liver of deformed copies, {mine}, {run}: Dice {truth[mine]:.4f} "
+            f"(full grid {truth['full grid']:.4f}), and {equal:.4f} between both masks"
+        )
+        for way, name in names.items():
+            yield _line(what, r["rows"][mine], name, r["rows"][way])
 
 
 def restore_memory(r: dict[str, Any]) -> Iterator[Line]:
@@ -532,6 +556,7 @@ LINES: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         forward,
         start_up,
         whole_ct,
+        trained_ct,
         predict_memory,
         restore_memory,
         preparing,
