@@ -55,6 +55,14 @@ def test_what_a_window_covers_is_not_missed():
     assert not found.missed and found.chosen and found.dice == (1.0, 1.0)
 
 
+def test_a_case_without_structures_in_which_nothing_is_found_is_not_missed():
+    plan, empty = plan_before(), case(2)
+    nothing = np.zeros_like(empty.label)
+    cases = [case(0), case(1), StoredCase("e", nothing[None].astype(np.float32), nothing, {})]
+    found = choose(engine_of(plan, Bright(0.05)), cases, 60)
+    assert not found.missed and found.chosen
+
+
 def test_one_that_misses_structures_or_saves_little_is_not_chosen():
     plan, cases = plan_before(), [case(n) for n in (1, 3)]
     found = choose(engine_of(plan, Nothing()), cases, 60)

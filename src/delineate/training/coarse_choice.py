@@ -238,11 +238,11 @@ class _Found:
         label = np.asarray(case.label[:])
         truth = (label > 0) & (label < plan.codes)
         for threshold in THRESHOLDS:
-            part = coarse.part_of(scores >= threshold, plan, case.shape)
-            if part is None:
-                continue
-            # What a window covers is not missed, even where the coarse pass itself is wrong.
-            if not (truth & ~part.covered(case.shape, plan, plan.inference.overlap)).any():
+            part, missed = coarse.part_of(scores >= threshold, plan, case.shape), truth
+            if part is not None:
+                # What a window covers is not missed, even where the coarse pass itself is wrong.
+                missed = truth & ~part.covered(case.shape, plan, plan.inference.overlap)
+            if not missed.any():
                 return cls(scores, threshold)
         return cls(scores, 0.0)
 
