@@ -117,7 +117,6 @@ def train(a: argparse.Namespace, model: Path) -> None:
     fields = {f"network.{k}": network[k] for k in ("widths", "strides", "kernels")}
     fields |= {"network.convs": 2, "network.decoder_convs": None, "network.encoder": "plain"}
     fields |= {"patch": [PATCH] * 3, "batch": 1, "spacing_mm": [SPACING_MM] * 3, "crop": "none"}
-    # Mirrored, the liver would be on the wrong side.
     line = [*DELINEATE, "train", str(a.folder / "cohort"), "-o", str(model), "--budget", a.budget]
     line += ["--labels", str(a.folder / "labels.yaml"), "--split", str(a.folder / "split.json")]
     for name, value in fields.items():

@@ -1,8 +1,8 @@
 """The header of NIfTI-1 and -2: fields, geometry, scaling and extensions, as nifti1.h and nifti2.h
 define them.
 
-It is read and written without nibabel, whose import takes longer than segmenting a small scan. What
-is read has the names of nibabel's methods, so that a header of either kind can be asked the same.
+It is read and written without nibabel, whose import takes longer than reading a small scan. A
+header has the names of nibabel's methods, so that those of other formats are asked in the same way.
 Sizes and offsets are in voxels and bytes, spacing in the header's own unit.
 """
 
@@ -66,9 +66,6 @@ class Extension:
 
     code: int
     content: bytes
-
-    def get_content(self) -> bytes:
-        return self.content
 
 
 @dataclass(frozen=True, eq=False)

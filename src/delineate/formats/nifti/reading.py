@@ -153,9 +153,7 @@ def read_names(path: str | Path) -> dict[int, str]:
 
 def _names(header: Any) -> dict[int, str]:
     for extension in getattr(header, "extensions", ()):
-        content = extension.get_content()
-        text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
-        if names := names_in_text(text):
+        if names := names_in_text(extension.content.decode(errors="replace")):
             return names
     return {}
 
